@@ -1,0 +1,35 @@
+"""ddpm_course: denoising diffusion, small enough to read. Time is the paper's t = 1..T; tables are float64; x_t is float32."""
+
+from .checkpoint import Trained, load_model, save_model, shipped
+from .elbo import VLBTerms, bits_per_dim, vae_terms, vlb_terms
+from .errors import CourseError
+from .exact import ExactGaussian, FiniteData, GaussianMixture
+from .forward import q_sample, q_step
+from .gaussian import discretized_log_prob, normal_kl, normal_log_prob
+from .losses import diffusion_loss, min_snr_weight, simple_loss, vlb_weight
+from .models import MLP, VAE, UNet, UNetConfig
+from .posterior import q_posterior, reverse_variance
+from .prediction import (
+    as_eps_model,
+    clip_x_0,
+    eps_to_score,
+    eps_to_v,
+    eps_to_x_0,
+    guard_finite,
+    v_to_eps,
+    v_to_x_0,
+    x_0_to_eps,
+    x_0_to_v,
+)
+from .sampling import ddim_sample, ddim_step, ddpm_sample, ddpm_step, time_grid, trajectory
+from .schedule import (
+    NoiseSchedule,
+    cosine_schedule,
+    linear_schedule,
+    quadratic_schedule,
+    rescale_zero_terminal_snr,
+    sigmoid_schedule,
+)
+from .train import TrainConfig, train
+
+__version__ = "0.1.0"

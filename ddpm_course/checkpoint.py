@@ -1,0 +1,128 @@
+"""Checkpoints: safetensors and JSON, nothing executable. A folder stays readable after a kill in mid-save."""
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from .errors import CheckpointError
+from .models import Classifier, UNet, UNetConfig
+from .prediction import EpsModel, as_eps_model
+from .schedule import NoiseSchedule
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that its name holds either the old content or the new, never a part: temporary file, fsync, replace."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = file.name
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise CheckpointError(f"cannot write {path}: {error}; what was there before is intact") from error
+
+
+def save_tensors(folder: str | Path, name: str, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Save tensors and JSON-able meta as folder/name-<hash>.safetensors and folder/name.json; the JSON, written last, makes it count."""
+    folder = Path(folder)
+    content = safetensors.torch.save({key: x.detach().cpu().contiguous() for key, x in tensors.items()})
+    digest = hashlib.sha256(content).hexdigest()
+    weights = folder / f"{name}-{digest[:8]}.safetensors"
+    write_atomic(weights, content)
+    write_atomic(folder / f"{name}.json", (json.dumps({**meta, "weights": weights.name, "sha256": digest}, indent=1) + "\n").encode())
+    for old in folder.glob(f"{name}-????????.safetensors"):
+        if old != weights:
+            old.unlink()
+
+
+def load_tensors(folder: str | Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What save_tensors saved, after comparing the checksum. CheckpointError if it is missing or damaged."""
+    path = Path(folder) / f"{name}.json"
+    try:
+        meta = json.loads(path.read_bytes())
+        content = (path.parent / meta["weights"]).read_bytes()
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"no checkpoint {name!r} in {folder}: {Path(error.filename).name} is missing; train one, or see shipped()"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); take an older checkpoint or train again") from error
+    if hashlib.sha256(content).hexdigest() != meta.get("sha256"):
+        raise CheckpointError(f"{path.parent / meta['weights']} is damaged: its checksum differs; take an older checkpoint or train again")
+    return safetensors.torch.load(content), meta
+
+
+@dataclass
+class Trained:
+    """A trained network with all that sampling needs: net in eval mode, schedule, prediction ("eps", "x_0", "v"), config, history."""
+
+    net: nn.Module
+    schedule: NoiseSchedule
+    prediction: str = "eps"
+    config: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def eps_model(self, **cond: object) -> EpsModel:
+        """The network as (x_t, t) -> eps, whatever it predicts; dropout is off."""
+        self.net.eval()
+        return as_eps_model(self.net, self.schedule, self.prediction, **cond)
+
+
+def save_model(folder: str | Path, trained: Trained, half: bool = False) -> None:
+    """Save a Trained U-Net into a folder; `half` stores the weights as fp16 (for shipping; half the size)."""
+    if not isinstance(trained.net, UNet):
+        raise CheckpointError(f"save_model writes U-Nets, got {type(trained.net).__name__}; save other networks with save_tensors")
+    weights = {key: x.half() if half else x for key, x in trained.net.state_dict().items()}
+    weights["schedule.beta"] = trained.schedule.beta[1:]
+    meta = {"unet": asdict(trained.net.config), "prediction": trained.prediction, "config": trained.config, "history": trained.history}
+    save_tensors(folder, "model", weights, meta)
+
+
+def load_model(path: str | Path) -> Trained:
+    """The Trained that save_model wrote into this folder, on the CPU, float32, in eval mode."""
+    weights, meta = load_tensors(path, "model")
+    schedule = NoiseSchedule(weights.pop("schedule.beta"))
+    net = UNet(UNetConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in meta["unet"].items()}))
+    try:
+        net.load_state_dict({key: x.float() for key, x in weights.items()})
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights in {path} do not fit the network its JSON describes: {error}") from error
+    return Trained(net.eval().requires_grad_(False), schedule, meta["prediction"], meta["config"], meta["history"])
+
+
+def shipped(name: str) -> Path:
+    """Folder of a checkpoint that comes with the course: "digits" or "mnist", each with a model and a classifier."""
+    known = sorted(p.parent.name for p in ASSETS.glob("*/model.json"))
+    if name not in known:
+        raise CheckpointError(f"no shipped checkpoint {name!r}; shipped: {', '.join(known)}")
+    return ASSETS / name
+
+
+def load_classifier(name: str) -> Classifier:
+    """The shipped digit classifier for "digits" (8x8) or "mnist" (28x28), in eval mode; its features() feed frechet_distance."""
+    weights, _ = load_tensors(shipped(name), "classifier")
+    net = Classifier()
+    net.load_state_dict({key: x.float() for key, x in weights.items()})
+    return net.eval().requires_grad_(False)
+
+
+def rng(seed: int, *keys: int) -> torch.Generator:
+    """A generator that depends on (seed, keys) alone, so that step 1,000 needs no memory of steps 0..999."""
+    digest = hashlib.sha256(repr((seed, *keys)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,0 +1,80 @@
+"""Exercises that answer back: check("2.1", answer) compares with an independent formula and gives the hint that fits the mistake."""
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..errors import CourseError, ValueCourseError
+
+BLANK = (None, Ellipsis)
+
+
+class NotSolved(CourseError):
+    """The answer is blank or wrong; the message is the hint."""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A question's right answer (a number, a tensor or a function), hints, and the wrong answers that people give.
+
+    For a function, `inputs` lists the argument tuples on which it is compared. `wrong` maps a hint to the wrong answer it answers.
+    """
+
+    answer: Any
+    hint: str
+    wrong: dict[str, Any] = field(default_factory=dict)
+    inputs: tuple[tuple[Any, ...], ...] = ()
+    tolerance: float = 1e-4
+
+
+def _values(answer: Any, exercise: Exercise) -> list[torch.Tensor]:
+    results = [answer(*args) for args in exercise.inputs] if callable(answer) else [answer]
+    return [torch.as_tensor(r, dtype=torch.float64) for r in results]
+
+
+def _same(answer: Any, wanted: Any, exercise: Exercise) -> bool:
+    mine, theirs = _values(answer, exercise), _values(wanted, exercise)
+    close = lambda a, b: a.shape == b.shape and torch.allclose(a, b, rtol=exercise.tolerance, atol=exercise.tolerance)  # noqa: E731
+    return len(mine) == len(theirs) and all(map(close, mine, theirs))
+
+
+def exercises(chapter: int) -> dict[str, Exercise]:
+    """All exercises of one chapter, by number."""
+    try:
+        return importlib.import_module(f"{__name__}.ch{chapter:02d}").EXERCISES
+    except ModuleNotFoundError as error:
+        raise ValueCourseError(f"chapter {chapter} has no exercises") from error
+
+
+def verdict(number: str, answer: Any) -> str:
+    """Empty if the answer is right; otherwise the hint that fits it."""
+    chapter = exercises(int(number.split(".")[0]))
+    if number not in chapter:
+        raise ValueCourseError(f"no exercise {number}; there are {', '.join(chapter)}")
+    exercise = chapter[number]
+    if any(answer is blank for blank in BLANK):
+        return f"still blank. Hint: {exercise.hint}"
+    try:
+        if _same(answer, exercise.answer, exercise):
+            return ""
+        hint = next((hint for hint, wrong in exercise.wrong.items() if _same(answer, wrong, exercise)), exercise.hint)
+    except Exception as error:  # whatever a learner's code raises becomes part of the answer
+        return f"your code stopped with {type(error).__name__}: {error}"
+    return f"not yet. {hint}"
+
+
+def check(number: str, answer: Any) -> None:
+    """Say whether the answer to exercise `number` is right, or give a hint. A function that returns `...` counts as blank."""
+    if callable(answer) and any(answer(*exercises(int(number.split(".")[0]))[number].inputs[0]) is blank for blank in BLANK):
+        answer = None
+    result = verdict(number, answer)
+    print(f"Exercise {number}: {result or 'right!'}")
+
+
+def must_pass(number: str, answer: Any) -> None:
+    """check(), but a wrong answer raises NotSolved: used under every solution, so that a solution cannot rot."""
+    if result := verdict(number, answer):
+        raise NotSolved(f"Exercise {number}: {result}")
+    check(number, answer)

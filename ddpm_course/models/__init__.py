@@ -1,0 +1,8 @@
+"""Networks. They import nothing of the package but its errors."""
+
+from .classifier import Classifier
+from .mlp import MLP
+from .unet import UNet, UNetConfig
+from .vae import VAE
+
+__all__ = ["MLP", "VAE", "Classifier", "UNet", "UNetConfig"]
