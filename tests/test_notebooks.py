@@ -86,10 +86,13 @@ def test_only_definitions_are_typed_by_hand(name: str) -> None:
 
 
 @each_chapter
-def test_every_display_in_the_text_is_numbered(name: str) -> None:
-    text = "\n".join(sources(name, "markdown"))
-    displays = re.findall(r"\$\$.+?\$\$|\\begin\{(?:align|equation|gather)\*?\}.+?\\end", text, re.DOTALL)
-    assert not [display for display in displays if "\\tag{" not in display]
+def test_every_display_without_a_number_is_proved_right_below(name: str) -> None:
+    cells = read(name).cells
+    for position, cell in enumerate(cells):
+        displays = DISPLAY.findall(cell.source) if cell.cell_type == "markdown" else []
+        if any("\\tag{" not in display for display in displays):
+            below = next((c for c in cells[position:] if c.cell_type == "code"), None)
+            assert below and "proof" in below.metadata.get("tags", []), cell.source[:200]
 
 
 @each_chapter

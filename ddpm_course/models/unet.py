@@ -52,10 +52,8 @@ class UNetConfig:
 
     @classmethod
     def mnist(cls) -> "UNetConfig":
-        """28x28 grey digits in 2x2 patches, so that a CPU can train it overnight."""
-        return cls(
-            image_size=28, channels=1, base_channels=48, multipliers=(1, 2), attention_sizes=(7,), groups=8, dropout=0.1, patch_size=2
-        )
+        """28x28 grey digits in 2x2 patches: a CPU trains it in about an hour."""
+        return cls(image_size=28, channels=1, base_channels=32, multipliers=(1, 2), attention_sizes=(7,), groups=8, patch_size=2)
 
     @classmethod
     def cifar10(cls) -> "UNetConfig":

@@ -1,0 +1,67 @@
+"""Checks of chapter 07, the U-Net."""
+
+import math
+
+import torch
+
+from . import Exercise
+
+
+def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float | None = None) -> torch.Tensor:
+    """Attention in plain loops: a weighted mean of the rows of v for each row of q."""
+    rows = []
+    for question in q.tolist():
+        scores = [sum(a * b for a, b in zip(question, key, strict=True)) * (q.shape[1] ** -0.5 if scale is None else scale) for key in k.tolist()]
+        shares = [math.exp(s - max(scores)) for s in scores]
+        rows.append([sum(w * x for w, x in zip(shares, column, strict=True)) / sum(shares) for column in v.T.tolist()])
+    return torch.tensor(rows)
+
+
+_QKV = tuple(tuple(torch.randn(n, d, generator=torch.Generator().manual_seed(10 * n + i)) for i, d in enumerate((4, 4, 3))) for n in (2, 5))
+
+EXERCISES = {
+    "7.1": Exercise(
+        answer=2 * 64 + (9 * 64 * 32 + 32) + (128 * 32 + 32) + 2 * 32 + (9 * 32 * 32 + 32) + (64 * 32 + 32),
+        hint="Two norms, two 3x3 convolutions, one linear layer for the time, one 1x1 convolution for the input; do not forget the biases.",
+        wrong={
+            "The 1x1 convolution is missing: 64 channels cannot be added to 32 without it.": 34_208 - 2_080,
+            "The biases are missing: every convolution and the linear layer has one number for each output channel.": 34_208 - 128,
+            "The time layer is missing: 128 numbers in, one number for each of the 32 channels out.": 34_208 - 4_128,
+            "The norms are missing: each has a scale and a shift for each of its channels.": 34_208 - 192,
+        },
+        tolerance=1e-9,
+    ),
+    "7.2": Exercise(
+        answer=lambda n, m: (2 * m + 1) * 2 - 1 + 2 * n,  # 2m+1 small pixels stand 2 apart; each sees 2n+1
+        inputs=((1, 0), (0, 1), (2, 3), (5, 2)),
+        hint="One 3x3 convolution adds a ring: one pixel on each side. How far apart on the large map are neighbours of the small one?",
+        wrong={
+            "On the small map a neighbour is two large pixels away, so each convolution there adds 4, not 2.": lambda n, m: 1 + 2 * n + 2 * m,
+            "A ring adds a pixel on both sides.": lambda n, m: 1 + n + 2 * m,
+            "The halving doubles the steps of what comes after it, not of what came before.": lambda n, m: 1 + 4 * n + 2 * m,
+        },
+    ),
+    "7.3": Exercise(
+        answer=[256 + 256] * 8 + [256 + 128, 256 + 128, 128 + 128, 128 + 128],
+        hint="The encoder pushes 128 | 128 128 128 | 256 256 256 | 256 256 256 | 256 256 (conv_in, then blocks and halvings). Pop from the right.",
+        wrong={
+            "Halving layers push their map as well; so the last block at 256 gets the 128 of the first halving.": [512] * 9 + [384, 256, 256],
+            "That is the output of each block; its input is its own map and a skip side by side.": [256] * 9 + [128] * 3,
+            "First in, last out: the decoder starts with the encoder's last map.": [384] * 4 + [512] * 5 + [384] * 3,
+        },
+        tolerance=1e-9,
+    ),
+    "7.4": Exercise(
+        answer=_attention,
+        inputs=_QKV,
+        hint="Scores q @ k.T, divided by the root of the number of columns of q; softmax along each row; then times v.",
+        wrong={
+            "The division by sqrt(d) is missing.": lambda q, k, v: torch.softmax(q @ k.T, dim=1) @ v,
+            "You divided by d; the standard deviation of a score is sqrt(d).": lambda q, k, v: torch.softmax(q @ k.T / q.shape[1], dim=1) @ v,
+            "The softmax runs along the wrong axis: the weights of one asking pixel (a row) sum to 1.":
+                lambda q, k, v: torch.softmax(q @ k.T / q.shape[1] ** 0.5, dim=0) @ v,
+            "You divided by the root of the number of pixels; d is the length of a question.":
+                lambda q, k, v: torch.softmax(q @ k.T / q.shape[0] ** 0.5, dim=1) @ v,
+        },
+    ),
+}

@@ -1,0 +1,89 @@
+"""Losses and their weights against the paper's formulas."""
+
+import mpmath as mp
+import pytest
+import reference
+import torch
+
+from ddpm_course import CourseError, cosine_schedule, diffusion_loss, linear_schedule, min_snr_weight, simple_loss, vlb_weight
+
+ALL = torch.arange(2, 1001)
+
+
+def test_simple_loss_is_the_mean_square_per_example() -> None:
+    got = simple_loss(torch.tensor([[[1.0, 2.0]], [[0.0, 0.0]]]), torch.tensor([[[0.0, 0.0]], [[3.0, -1.0]]]))
+    assert got.tolist() == [2.5, 5.0]
+
+
+def test_half_precision_predictions_are_compared_in_float32() -> None:
+    got = simple_loss(torch.zeros(1, 4, dtype=torch.bfloat16), torch.full((1, 4), 1.001))
+    assert got.dtype == torch.float32 and float(got) == pytest.approx(1.001**2, rel=1e-6)
+    assert simple_loss(torch.zeros(1, 4).double(), torch.ones(1, 4).double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("variance", ["beta", "posterior"])
+def test_vlb_weight_is_ho_equation_12(name: str, variance: str) -> None:
+    schedule = linear_schedule() if name == "linear" else cosine_schedule()
+    bars, wanted = reference.alpha_bars(name), []
+    for t in range(2, 1001):
+        alpha = bars[t] / bars[t - 1]
+        var = 1 - alpha if variance == "beta" else reference.posterior(bars[t], bars[t - 1])[2]
+        wanted.append((1 - alpha) ** 2 / (2 * var * alpha * (1 - bars[t])))
+    assert reference.relative(vlb_weight(schedule, ALL, variance), reference.tensor(wanted)) < 1e-9
+    assert vlb_weight(schedule, 500, variance) == pytest.approx(float(wanted[498]), rel=1e-9)
+
+
+def test_vlb_weight_is_what_one_error_in_eps_costs() -> None:
+    """From the KL of two posteriors: shift eps by 0.1 and see what the bound says."""
+    from ddpm_course import vlb_terms
+
+    schedule, x_0, eps = cosine_schedule(9), torch.zeros(1, 1).double(), torch.ones(1, 1).double()
+    right = vlb_terms(lambda x, t: eps, schedule, x_0, "beta", eps=eps).matching
+    off = vlb_terms(lambda x, t: eps + 0.1, schedule, x_0, "beta", eps=eps).matching
+    wanted = 0.01 * vlb_weight(schedule, torch.arange(2, 10))
+    torch.testing.assert_close((off - right)[0], wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("prediction", "per"), [("x_0", lambda r: 1), ("eps", lambda r: r), ("v", lambda r: r + 1)])
+@pytest.mark.parametrize("gamma", [1.0, 5.0])
+def test_min_snr_weights(prediction: str, per: object, gamma: float) -> None:
+    ratios = [bar / (1 - bar) for bar in reference.alpha_bars("cosine")[2:]]
+    wanted = reference.tensor([min(r, mp.mpf(gamma)) / per(r) for r in ratios])
+    assert reference.relative(min_snr_weight(cosine_schedule(), ALL, prediction, gamma), wanted) < 1e-8
+    assert min_snr_weight(cosine_schedule(), 700, prediction, gamma) == pytest.approx(float(wanted[698]), rel=1e-8)
+
+
+def test_min_snr_defaults_and_unknown_prediction() -> None:
+    schedule = cosine_schedule()
+    assert min_snr_weight(schedule, 10) == min_snr_weight(schedule, 10, "eps", 5.0)
+    with pytest.raises(CourseError, match="unknown prediction 'score'"):
+        min_snr_weight(schedule, 10, "score")
+
+
+def test_vlb_weight_has_no_finite_value_where_the_variance_is_zero() -> None:
+    for t in (1, torch.tensor([1, 2])):
+        with pytest.raises(CourseError, match="t >= 2"):
+            vlb_weight(linear_schedule(), t, "posterior")
+    beta = 1e-4
+    assert vlb_weight(linear_schedule(), 1) == pytest.approx(1 / (2 * (1 - beta)), rel=1e-9)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x_0", "v"])
+def test_one_line_of_algorithm_1(prediction: str) -> None:
+    schedule, t = cosine_schedule(), torch.tensor([1, 500])
+    x_0, eps = torch.tensor([[0.5, -0.5], [0.1, 1.0]]).double(), torch.tensor([[1.0, 2.0], [-1.0, 0.3]]).double()
+    bars = reference.tensor([reference.alpha_bars("cosine")[k] for k in (1, 500)])[:, None]
+    seen = {}
+
+    def net(x_t: torch.Tensor, t: torch.Tensor, y: str) -> torch.Tensor:
+        seen.update(x_t=x_t, t=t, y=y)
+        return torch.full_like(x_t, 0.25)
+
+    got = diffusion_loss(net, schedule, x_0, t, eps, prediction, y="seven")
+    wanted = {"eps": eps, "x_0": x_0, "v": bars.sqrt() * eps - (1 - bars).sqrt() * x_0}[prediction]
+    torch.testing.assert_close(got, ((0.25 - wanted) ** 2).mean(1), rtol=1e-9, atol=0)
+    torch.testing.assert_close(seen["x_t"], bars.sqrt() * x_0 + (1 - bars).sqrt() * eps, rtol=1e-9, atol=0)
+    assert seen["y"] == "seven" and seen["t"] is t
+    if prediction == "eps":
+        assert torch.equal(diffusion_loss(net, schedule, x_0, t, eps, y="seven"), got)
