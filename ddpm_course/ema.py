@@ -19,6 +19,7 @@ def ema_of(net: nn.Module, decay: float = 0.999) -> AveragedModel:
 
     @torch.no_grad()
     def update(averages: list[Tensor], weights: list[Tensor], num_averaged: Tensor) -> None:
+        """Move the averages towards the weights by 1 - decay, all at once."""
         torch._foreach_lerp_(averages, weights, 1 - ema_decay(int(num_averaged), decay))
 
     return AveragedModel(net, multi_avg_fn=update, use_buffers=False)

@@ -38,6 +38,7 @@ class ExactGaussian:
         """E[eps | x_t] = sqrt(1 - alpha_bar) (alpha_bar cov + (1 - alpha_bar) I)^-1 (x_t - sqrt(alpha_bar) mean)."""
 
         def eps_model(x_t: Tensor, t: Tensor) -> Tensor:
+            """E[eps | x_t] for x_t (B, *event), t (B,)."""
             bar = schedule.at(t, 2, low=1)
             in_basis = (_flat(x_t, self.event) - bar**0.5 * self.mean.flatten()) @ self.basis
             scaled = (1 - bar) ** 0.5 * in_basis / (bar * self.eigenvalues + 1 - bar)
@@ -100,6 +101,7 @@ class GaussianMixture:
         """E[eps | x_t]: every component's own answer, averaged with its responsibility."""
 
         def eps_model(x_t: Tensor, t: Tensor) -> Tensor:
+            """E[eps | x_t] for x_t (B, *event), t (B,)."""
             bar = schedule.at(t, 2, low=1)
             share = self.responsibilities(x_t, bar) / (bar * self.stds**2 + 1 - bar)
             flat, means = _flat(x_t, self.event), self.means.reshape(len(self.means), -1)

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from .errors import one_of
 from .forward import q_sample
 from .posterior import Variance, reverse_variance
-from .prediction import target
+from .prediction import TO_EPS, target
 from .schedule import Coefficient, NoiseSchedule, Time
 
 
@@ -17,6 +18,7 @@ def simple_loss(prediction: Tensor, wanted: Tensor) -> Tensor:
 
 def vlb_weight(schedule: NoiseSchedule, t: Time, variance: Variance = "beta") -> Coefficient:
     """beta^2 / (2 sigma^2 alpha (1 - alpha_bar)): what |eps - eps_hat|^2 weighs in the bound at t >= 2.   Ho eq. 12."""
+    schedule.check(t, low=2 if variance == "posterior" else 1)  # beta~ is 0 at t = 1
     bar_t, bar_s = schedule.pair(t, None)
     alpha = bar_t / bar_s
     return (1 - alpha) ** 2 / (2 * reverse_variance(schedule, t, t - 1, variance) * alpha * (1 - bar_t))
@@ -24,6 +26,7 @@ def vlb_weight(schedule: NoiseSchedule, t: Time, variance: Variance = "beta") ->
 
 def min_snr_weight(schedule: NoiseSchedule, t: Time, prediction: str = "eps", gamma: float = 5.0) -> Coefficient:
     """min(SNR, gamma) in x_0's loss, expressed for eps, x_0 or v.   min-SNR section 3.4."""
+    one_of("prediction", prediction, TO_EPS)
     snr = schedule.snr(t)
     capped = snr.clamp(max=gamma) if isinstance(snr, Tensor) else min(snr, gamma)
     return capped / {"eps": snr, "x_0": 1.0, "v": snr + 1}[prediction]

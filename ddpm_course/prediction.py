@@ -87,6 +87,7 @@ def as_eps_model(net: Callable[..., Tensor], schedule: NoiseSchedule, prediction
     to_eps = TO_EPS[prediction]
 
     def eps_model(x_t: Tensor, t: Tensor) -> Tensor:
+        """The network's prediction, turned into eps."""
         return to_eps(schedule, x_t, t, net(x_t, t, **cond).to(x_t.dtype))
 
     return eps_model
@@ -96,6 +97,7 @@ def clip_x_0(eps_model: EpsModel, schedule: NoiseSchedule, low: float = -1, high
     """The eps_model whose x_0_hat is clipped to [low, high], with eps derived again from it.   Ho section 3.2."""
 
     def clipped(x_t: Tensor, t: Tensor) -> Tensor:
+        """eps of the clipped x_0_hat."""
         x_0_hat = eps_to_x_0(schedule, x_t, t, eps_model(x_t, t)).clamp(low, high)
         return x_0_to_eps(schedule, x_t, t, x_0_hat)
 
@@ -106,6 +108,7 @@ def guard_finite(eps_model: EpsModel) -> EpsModel:
     """The same eps_model, raising NonFiniteError that names t at the first NaN or infinity. Waits for the GPU at every call."""
 
     def guarded(x_t: Tensor, t: Tensor) -> Tensor:
+        """eps, or NonFiniteError."""
         eps = eps_model(x_t, t)
         if not bool(torch.isfinite(eps).all()):
             raise NonFiniteError(

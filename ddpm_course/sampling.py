@@ -130,6 +130,7 @@ def ddpm_stepper(
     """The step of `trajectory` for DDPM: asks the model, draws z at every s > 0."""
 
     def step(x_t: Tensor, t: int, s: int) -> tuple[Tensor, Tensor]:
+        """(x_t, t, s) -> (x_s, x_0_hat)."""
         eps = eps_model(x_t, _batch_time(x_t, t))
         z = draw(x_t.shape, x_t, generator) if s > 0 else None
         return ddpm_step(schedule, x_t, eps, t, s, z, variance), eps_to_x_0(schedule, x_t, t, eps)
@@ -141,6 +142,7 @@ def ddim_stepper(eps_model: EpsModel, schedule: NoiseSchedule, eta: float = 0.0,
     """The step of `trajectory` for DDIM: asks the model, draws z at every s > 0 when eta > 0."""
 
     def step(x_t: Tensor, t: int, s: int) -> tuple[Tensor, Tensor]:
+        """(x_t, t, s) -> (x_s, x_0_hat)."""
         eps = eps_model(x_t, _batch_time(x_t, t))
         z = draw(x_t.shape, x_t, generator) if s > 0 and eta > 0 else None
         return ddim_step(schedule, x_t, eps, t, s, z, eta), eps_to_x_0(schedule, x_t, t, eps)

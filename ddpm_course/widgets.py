@@ -25,6 +25,7 @@ def explore(draw: Callable[..., object], **controls: ipywidgets.Widget) -> None:
     """Show `controls` above what `draw(**values)` draws with matplotlib; it is redrawn when a control is released."""
 
     def redraw(**values: object) -> None:
+        """Draw once with the current values."""
         draw(**values)
         plt.show()
 

@@ -11,7 +11,9 @@ def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float |
     """Attention in plain loops: a weighted mean of the rows of v for each row of q."""
     rows = []
     for question in q.tolist():
-        scores = [sum(a * b for a, b in zip(question, key, strict=True)) * (q.shape[1] ** -0.5 if scale is None else scale) for key in k.tolist()]
+        scores = [
+            sum(a * b for a, b in zip(question, key, strict=True)) * (q.shape[1] ** -0.5 if scale is None else scale) for key in k.tolist()
+        ]
         shares = [math.exp(s - max(scores)) for s in scores]
         rows.append([sum(w * x for w, x in zip(shares, column, strict=True)) / sum(shares) for column in v.T.tolist()])
     return torch.tensor(rows)
@@ -36,7 +38,9 @@ EXERCISES = {
         inputs=((1, 0), (0, 1), (2, 3), (5, 2)),
         hint="One 3x3 convolution adds a ring: one pixel on each side. How far apart on the large map are neighbours of the small one?",
         wrong={
-            "On the small map a neighbour is two large pixels away, so each convolution there adds 4, not 2.": lambda n, m: 1 + 2 * n + 2 * m,
+            "On the small map a neighbour is two large pixels away, so each convolution there adds 4, not 2.": lambda n, m: (
+                1 + 2 * n + 2 * m
+            ),
             "A ring adds a pixel on both sides.": lambda n, m: 1 + n + 2 * m,
             "The halving doubles the steps of what comes after it, not of what came before.": lambda n, m: 1 + 4 * n + 2 * m,
         },
@@ -45,7 +49,8 @@ EXERCISES = {
         answer=[256 + 256] * 8 + [256 + 128, 256 + 128, 128 + 128, 128 + 128],
         hint="The encoder pushes 128 | 128 128 128 | 256 256 256 | 256 256 256 | 256 256 (conv_in, then blocks and halvings). Pop from the right.",
         wrong={
-            "Halving layers push their map as well; so the last block at 256 gets the 128 of the first halving.": [512] * 9 + [384, 256, 256],
+            "Halving layers push their map as well; so the last block at 256 gets the 128 of the first halving.": [512] * 9
+            + [384, 256, 256],
             "That is the output of each block; its input is its own map and a skip side by side.": [256] * 9 + [128] * 3,
             "First in, last out: the decoder starts with the encoder's last map.": [384] * 4 + [512] * 5 + [384] * 3,
         },
@@ -57,11 +62,15 @@ EXERCISES = {
         hint="Scores q @ k.T, divided by the root of the number of columns of q; softmax along each row; then times v.",
         wrong={
             "The division by sqrt(d) is missing.": lambda q, k, v: torch.softmax(q @ k.T, dim=1) @ v,
-            "You divided by d; the standard deviation of a score is sqrt(d).": lambda q, k, v: torch.softmax(q @ k.T / q.shape[1], dim=1) @ v,
-            "The softmax runs along the wrong axis: the weights of one asking pixel (a row) sum to 1.":
-                lambda q, k, v: torch.softmax(q @ k.T / q.shape[1] ** 0.5, dim=0) @ v,
-            "You divided by the root of the number of pixels; d is the length of a question.":
-                lambda q, k, v: torch.softmax(q @ k.T / q.shape[0] ** 0.5, dim=1) @ v,
+            "You divided by d; the standard deviation of a score is sqrt(d).": lambda q, k, v: (
+                torch.softmax(q @ k.T / q.shape[1], dim=1) @ v
+            ),
+            "The softmax runs along the wrong axis: the weights of one asking pixel (a row) sum to 1.": lambda q, k, v: (
+                torch.softmax(q @ k.T / q.shape[1] ** 0.5, dim=0) @ v
+            ),
+            "You divided by the root of the number of pixels; d is the length of a question.": lambda q, k, v: (
+                torch.softmax(q @ k.T / q.shape[0] ** 0.5, dim=1) @ v
+            ),
         },
     ),
 }

@@ -26,4 +26,5 @@ class Classifier(nn.Module):
         return F.silu(self.hidden(F.adaptive_avg_pool2d(h, 2).flatten(1)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, num_classes); dropout on the features while training."""
         return self.head(F.dropout(self.features(x), 0.3, self.training))

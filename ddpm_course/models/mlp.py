@@ -19,6 +19,7 @@ class MLPBlock(nn.Module):
         self.net = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
+        """h (B, width), time (B, width) -> (B, width)."""
         scale, shift = self.time(time).chunk(2, dim=1)
         return h + self.net(self.norm(h) * (1 + scale) + shift)
 
@@ -36,6 +37,7 @@ class MLP(nn.Module):
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """x_t (B, dim), t (B,) in 1..T -> (B, dim)."""
         if x_t.ndim != 2 or x_t.shape[1] != self.dim:
             raise ShapeError(f"this MLP takes points (B, {self.dim}), got {tuple(x_t.shape)}")
         waves = (x_t[:, :, None] * self.octaves).flatten(1)

@@ -118,6 +118,7 @@ class UNet(nn.Module):
             raise ShapeError(f"t must have one entry a picture, ({len(x_t)},), got {tuple(t.shape)}; use torch.full((B,), t)")
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """x_t (B, C, H, W), t (B,) in 1..T -> the prediction, shaped like x_t."""
         self._check(x_t, t)
         time = self.time(timestep_embedding(t, self.config.base_channels))
         h = self.conv_in(F.pixel_unshuffle(x_t, self.config.patch_size))

@@ -1,0 +1,764 @@
+# %% [markdown]
+# # 04 · One latent: a bound for what cannot be computed
+#
+# **The question.** A picture has causes that nobody wrote down: which digit was meant, how slanted, how thick the pen. A model with such unseen causes gives every picture a probability density. But that density is a sum over *all* possible causes, far too many to visit. How can one maximise a number that one cannot compute?
+#
+# **After this chapter you can**
+#
+# - derive the evidence lower bound (ELBO) in two ways: by Jensen's inequality, and as an exact identity whose remainder is a Kullback–Leibler divergence;
+# - compute the KL divergence of two Gaussians, and say why each of its three parts is there;
+# - move a gradient through a random draw (reparameterisation), and show by a number what goes wrong without it;
+# - train a small variational autoencoder (VAE) on real digits, and read its bound, its samples and its latent space;
+# - say in which sense a VAE is a diffusion model with a single step.
+#
+# *Needs:* chapter 01 (expectations, KL) and chapter 03 (Bayes' rule, completing the square). *Time:* about three hours with the exercises.
+
+# %%
+import math
+
+import matplotlib.pyplot as plt
+import sympy as sp
+import torch
+
+from ddpm_course import VAE, ExactGaussian, NoiseSchedule, normal_kl, normal_log_prob, q_posterior, vae_terms, vlb_terms
+from ddpm_course.checks import check, must_pass
+from ddpm_course.data import digits
+from ddpm_course.plots import BLUE, GREEN, GREY, ORANGE, RED, curves, show_images, show_rows, style
+from ddpm_course.proofs import Expect, agrees, derive, equation, expectation, inequality, normal
+from ddpm_course.widgets import explore, slider
+
+style()
+
+# %% [markdown]
+# Here are twenty-four real threes. All of them are "the same thing", and no two are equal. Slant, width, how far the curls close: if we knew these few numbers for each picture, little would be left to explain. Nobody recorded them. Such an unrecorded cause is called a **latent variable** and written $z$.
+
+# %%
+train, val = digits().train, digits().val
+show_images(train.images[train.labels == 3][:24], columns=12, title="one cause we have a name for, many we have not");
+
+# %% [markdown]
+# ## A model with one latent
+#
+# The model tells a story in two acts. First draw a cause $z$ from the **prior** $p(z)$. Then draw the picture $x$ from the **likelihood** (for us: the *decoder*) $p(x\mid z)$. Whoever sees only $x$ must add up all causes that could have led to it:
+#
+# $$ p(x) = \int p(z)\,p(x\mid z)\,dz \tag{4.1, definition} $$
+#
+# (for a discrete $z$ a sum instead of the integral). The number $p(x)$ is called the **evidence**. A good model gives real pictures a large one. Bayes' rule (chapter 03) turns the story round and asks for the cause: $p(z\mid x) = p(x,z)/p(x)$, where $p(x,z) = p(z)\,p(x\mid z)$ is the joint density.
+#
+# ### An example in which everything can be counted
+#
+# Somebody scribbled a stroke. Was it meant as a 1, a 4 or a 7? Three causes. How often each is written (prior), how often each comes out as just this scribble (likelihood), and all the rest follows.
+
+# %%
+prior = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+likelihood = torch.tensor([0.1, 0.6, 0.3], dtype=torch.float64)  # p(this scribble | z)
+joint = prior * likelihood
+evidence = joint.sum()
+posterior = joint / evidence
+log_p = float(evidence.log())
+print(f"p(x) = {float(evidence):.2f}, log p(x) = {log_p:.2f}, posterior = {[round(float(v), 2) for v in posterior]}")
+
+# %%
+fig, axes = plt.subplots(1, 4, figsize=(9.5, 2.3), sharey=True)
+titles = ("prior p(z)", "× likelihood p(x|z)", "= joint p(x, z)", "÷ p(x) = posterior p(z|x)")
+for ax, title, bars in zip(axes, titles, (prior, likelihood, joint, posterior), strict=True):
+    ax.bar(["1", "4", "7"], bars, color=[BLUE, ORANGE, GREEN])
+    ax.set(title=title, xlabel="z")
+
+# %% [markdown]
+# The orange bars win. A 1 is written most often, but it seldom looks like this. The evidence $p(x)=0.29$ is the sum of the three bars in the third panel.
+#
+# With three causes there is no problem. Now let $z$ be eight real numbers, and try only twenty values for each. That is $20^8$, more than twenty-five billion decoder calls for *one* picture. The sum in (4.1) is out of reach, and with it the posterior, which has the same sum in its denominator.
+#
+# ## The trick: bring in a guess
+#
+# Let $q(z)$ be any distribution over causes that we can draw from, and that is nowhere 0 where $p(x,z)$ is not. Think of it as a *guess* at the posterior. Multiply and divide by it: $p(x)$ becomes an average, over $z\sim q$, of the **weight** $w(z) = p(x,z)/q(z)$. For three causes, with $p_k$ for $p(x, z=k)$ and $q_k$ for $q(z=k)$:
+
+# %% tags=["proof"]
+p_1, p_2, p_3, q_1, q_2, q_3 = sp.symbols("p_1 p_2 p_3 q_1 q_2 q_3", positive=True)
+pairs = ((q_1, p_1), (q_2, p_2), (q_3, p_3))
+average = sp.Add(*(sp.Mul(q, p / q, evaluate=False) for q, p in pairs), evaluate=False)
+equation("4.2", average, p_1 + p_2 + p_3)
+
+# %% [markdown]
+# On the left stands $\mathbb E_{z\sim q}[w(z)]$, on the right $p(x)$. With an integral the cancellation is the same. So far nothing is gained: an average over a few draws of $w$ is an honest estimate of $p(x)$, but its logarithm is not an honest estimate of $\log p(x)$, and it is the logarithm that we want. (The logarithm of a data set's density is a *sum* over its pictures; gradients of sums can be taken in small batches.)
+#
+# ## First way: Jensen's inequality
+#
+# What happens if we simply swap logarithm and average? Look at the curve. The logarithm bends downwards. So a chord between two of its points lies **below** the curve: the average of two logarithms is less than the logarithm of the average. A tangent, on the other hand, lies **above** it.
+
+# %%
+u_axis = torch.linspace(0.06, 2.4, 300)
+fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.2))
+left.plot(u_axis, u_axis.log(), color="black")
+left.plot([0.2, 2.0], [math.log(0.2), math.log(2.0)], "o-", color=BLUE)
+left.plot([1.1, 1.1], [0.5 * math.log(0.4), math.log(1.1)], color=ORANGE, linewidth=4)
+left.set(title="chord below the curve", xlabel="u", ylabel="log u")
+left.annotate("log of the average", (1.1, math.log(1.1)), (0.3, 0.75), arrowprops={"arrowstyle": "-", "color": GREY})
+left.annotate("average of the logs", (1.1, 0.5 * math.log(0.4)), (1.2, -1.5), arrowprops={"arrowstyle": "-", "color": GREY})
+w, m = joint / (1 / 3), float(evidence)
+right.plot(u_axis[:90], u_axis[:90].log(), color="black", label="log u")
+right.plot(u_axis[:90], u_axis[:90] / m - 1 + math.log(m), color=RED, label="tangent at p(x)")
+right.scatter(w, w.log(), color=[BLUE, ORANGE, GREEN], zorder=3)
+right.plot([m, m], [float(w.log().mean()), log_p], color=ORANGE, linewidth=4)
+right.set(title="the three weights of the scribble, uniform q", xlabel="weight w(z)")
+right.legend();
+
+# %% [markdown]
+# In the right panel the three dots are the three weights of our scribble for a guess $q$ that gives each cause one third. The thick orange piece is what swapping costs: its upper end is $\log p(x)$, its lower end the average of the three logarithms.
+#
+# Now the proof. It needs one fact about the logarithm. Consider $u - 1 - \log u$ for $u>0$. Its slope is
+
+# %% tags=["proof"]
+u = sp.Symbol("u", positive=True)
+equation("4.3", sp.Derivative(u - 1 - sp.log(u), u), (u - 1) / u)
+
+# %% [markdown]
+# The slope is negative left of $u=1$ and positive right of it. So the function falls, touches its lowest value $1-1-\log 1=0$ at $u=1$, and rises again. It is never below 0:
+
+# %% tags=["proof"]
+inequality("4.4", sp.log(u), u - 1, cases=[{u: k / 20} for k in range(1, 200)], relation=r"\le")
+
+# %% [markdown]
+# The sign of the slope is the proof; the cases only guard against a slip of the pen. Put $u = w/m$ with $m = \mathbb E_{z\sim q}[w]$, the mean weight. Then (4.4) says $\log w \le \frac{w}{m} - 1 + \log m$. This is the red tangent of the picture. Take the average of both sides over $w$. What is the average of the tangent?
+
+# %% tags=["proof"]
+weight, mean_weight = sp.symbols("w m", positive=True)
+derive("4.5", Expect(weight / mean_weight - 1 + sp.log(mean_weight), weight),
+       (Expect(weight, weight) / mean_weight - 1 + sp.log(mean_weight), "the mean is linear; m is a constant"),
+       (sp.log(mean_weight), "m is the mean of w, so the fraction is 1"),
+       given={Expect(weight, weight): mean_weight})
+
+# %% [markdown]
+# Together: $\mathbb E[\log w]\le\log m=\log\mathbb E[w]$. This is **Jensen's inequality** for the logarithm. With $\mathbb E_{z\sim q}[w]=p(x)$ from (4.2) it becomes a lower bound on the log-evidence. The bound has a name, the **evidence lower bound**:
+#
+# $$ \mathrm{ELBO}(q) = \mathbb E_{z\sim q}\left[\log\frac{p(x,z)}{q(z)}\right] \;\le\; \log p(x) \tag{4.6, definition} $$
+#
+# The expectation runs over $z$ alone. $x$ is the picture in front of us: it is given and does not move. For three causes, tried on five hundred random models and guesses:
+
+# %% tags=["proof"]
+rng = torch.Generator().manual_seed(0)
+cases = []
+for _ in range(500):
+    p_case, q_case = torch.rand(3, generator=rng).tolist(), torch.rand(3, generator=rng, dtype=torch.float64)
+    cases.append(dict(zip((p_1, p_2, p_3), p_case, strict=True)) | dict(zip((q_1, q_2, q_3), (q_case / q_case.sum()).tolist(), strict=True)))
+inequality("4.7", sp.log(p_1 + p_2 + p_3), sp.Add(*(q * sp.log(p / q) for q, p in pairs)), cases=cases, source="VAE section 2.2")
+
+# %% [markdown]
+# When is nothing lost? When all weights are equal, since then the dots sit on one point and the chord has no length. Equal weights mean $q(z)\propto p(x,z)$, and that is the posterior. Jensen does not tell us *how much* is lost otherwise. The second way does.
+#
+# ## Second way: an exact identity
+#
+# Write the joint density the other way round, $p(x,z)=p(x)\,p(z\mid x)$, and put it into the ELBO. The symbols $q(z)$, $p(x,z)$ and so on below are *abstract*: positive numbers that depend on $z$, nothing more is assumed about them. So the proof holds for pictures, for scribbles, and for anything else with a density. (`density` gives such a number the name that is printed.)
+
+# %%
+def density(text, *over):
+    law = lambda self, printer, exp=None: text if exp is None else rf"{text}^{{{exp}}}"  # noqa: E731
+    return type(text, (sp.Function,), {"_latex": law, "_eval_is_positive": lambda self: True})(*over)
+
+
+z_q = sp.Symbol(r"z \sim q", real=True)
+q_z, p_z = density("q(z)", z_q), density("p(z)", z_q)
+p_xz, p_x_z, p_z_x = density("p(x,z)", z_q), density(r"p(x\mid z)", z_q), density(r"p(z\mid x)", z_q)
+p_x = sp.Symbol("p(x)", positive=True)
+
+# %% tags=["proof"]
+derive("4.8", Expect(sp.log(p_xz / q_z), z_q),
+       (Expect(sp.log(p_x * p_z_x / q_z), z_q), "Bayes: joint = evidence times posterior"),
+       (sp.log(p_x) - Expect(sp.log(q_z / p_z_x), z_q), "log p(x) does not depend on z; turning a fraction over flips the sign"),
+       given={p_xz: p_x * p_z_x}, source="VAE section 2.2")
+
+# %% [markdown]
+# The expectation in the last line is, letter by letter, the Kullback–Leibler divergence of chapter 01, from the guess to the posterior. Move it to the other side:
+#
+# $$ \underbrace{\log p(x)}_{\text{what we want}} \;=\; \underbrace{\mathrm{ELBO}(q)}_{\text{what we can compute}} \;+\; \underbrace{\mathrm{KL}\big(q(z)\,\|\,p(z\mid x)\big)}_{\text{the gap}} $$
+#
+# Nothing is lost here; this is an equality. And since no KL is negative, the ELBO cannot exceed $\log p(x)$. That is Jensen's result again, now with a remainder. (Why is no KL negative? Put $u = p(z\mid x)/q(z)$ into (4.4) and average over $z\sim q$: $-\mathrm{KL}\le\mathbb E_{z\sim q}[u]-1 = 1-1 = 0$.) The proof does not say that the gap is small, nor how to find a $q$ that makes it small.
+#
+# Three things follow, and the rest of the course lives on them.
+#
+# 1. With the model held fixed, raising the ELBO over $q$ *lowers the gap*: the left side does not know $q$. The guess moves towards the posterior although nobody can compute the posterior.
+# 2. With $q$ held fixed, raising the ELBO over the model either raises $\log p(x)$ or makes the posterior more like the guess.
+# 3. The ELBO contains only $p(x,z)$ and $q(z)$. Both can be written down.
+#
+# Now count it out for the scribble. Four guesses, ten lines, no theory.
+
+# %%
+def elbo_of(q):  # xlogy knows that 0 log 0 = 0
+    return float((q * joint.log() - torch.xlogy(q, q)).sum())
+
+
+def gap_of(q):
+    return float((torch.xlogy(q, q) - q * posterior.log()).sum())
+
+
+even, sure = torch.full((3,), 1 / 3, dtype=torch.float64), torch.tensor([0, 1, 0], dtype=torch.float64)
+guesses = {"the prior": prior, "one third each": even, "surely a 4": sure, "the posterior": posterior}
+for name, q in guesses.items():
+    assert abs(elbo_of(q) + gap_of(q) - log_p) < 1e-12
+    print(f"{name:15s} ELBO {elbo_of(q):.2f} + gap {gap_of(q):.2f} = log p(x) = {log_p:.2f}")
+
+
+# %%
+def bars(ax, elbos, log_evidence, labels, floor):
+    gaps = [log_evidence - e for e in elbos]
+    ax.bar(labels, [e - floor for e in elbos], bottom=floor, color=BLUE, label="ELBO")
+    ax.bar(labels, gaps, bottom=elbos, color=ORANGE, label="gap = KL")
+    ax.axhline(log_evidence, color="black", linewidth=1)
+    ax.set(ylim=(floor, log_evidence + 0.1 * (log_evidence - floor)), ylabel="nats", title="log p(x) = ELBO + gap")
+    ax.legend(loc="lower left", frameon=True)
+
+
+bars(plt.subplots()[1], [elbo_of(q) for q in guesses.values()], log_p, list(guesses), -2.2)
+
+# %% [markdown]
+# This is the picture to remember. The black line is $\log p(x)$; it does not move. A better guess pushes the blue bar up against it, and the orange rest shrinks. Being *surely* wrong is not what costs most here. Being spread out over the causes in the wrong proportions, as the prior is, costs more.
+#
+# ### The same bound, sorted differently
+#
+# For computing, one more form is useful. Split the joint density into decoder and prior:
+
+# %% tags=["proof"]
+derive("4.9", -Expect(sp.log(p_xz / q_z), z_q),
+       (-Expect(sp.log(p_z * p_x_z / q_z), z_q), "joint = prior times decoder"),
+       (Expect(sp.log(q_z / p_z), z_q) - Expect(sp.log(p_x_z), z_q), "a logarithm turns products into sums"),
+       given={p_xz: p_z * p_x_z}, source="VAE eq. 3, with the sign changed")
+
+# %% [markdown]
+# So $-\mathrm{ELBO}$, which is an *upper* bound on $-\log p(x)$ and the quantity that one minimises, has two parts:
+#
+# - the **prior term** $\mathrm{KL}(q(z)\,\|\,p(z))$: how far the guess strays from what one would have guessed without seeing $x$;
+# - the **reconstruction** $-\mathbb E_{z\sim q}[\log p(x\mid z)]$: how badly $x$ is explained by causes drawn from the guess.
+#
+# Both expectations run over $z\sim q$ again. Take care not to mix up the two KLs of this chapter. The *gap* compares $q$ with the posterior and cannot be computed. The *prior term* compares $q$ with the prior, and it can.
+#
+# > **An image to keep.** A sender describes a picture in two letters. The first, $z$, is short and says roughly what it is. The receiver draws from it. The second letter lists the corrections, the *residual*. The prior term is the length of the first letter, the reconstruction the length of the second, and only their sum counts. *Where it breaks:* the letter $z$ is random on purpose. The sender draws it from $q$, and its cost is a KL divergence, which is not the length of any one message. And no bits are sent anywhere: it is a way of counting.
+
+# %% [markdown]
+# ## The KL divergence of two Gaussians
+#
+# In this course all guesses, priors and posteriors are Gaussian. So this one formula carries almost everything. Let $x\sim\mathcal N(m_1, v_1)$, with $v$ for *variance*, and write $x = m_1 + \sqrt{v_1}\,\varepsilon$. The expectation then runs over a standard normal $\varepsilon$, and all that is needed is $\mathbb E[\varepsilon]=0$ and $\mathbb E[\varepsilon^2]=1$.
+
+# %% tags=["proof"]
+def log_normal(at, mean, var):
+    return -((at - mean) ** 2) / (2 * var) - sp.log(2 * sp.pi * var) / 2
+
+
+m_1, m_2 = sp.symbols("m_1 m_2", real=True)
+v_1, v_2 = sp.symbols("v_1 v_2", positive=True)
+e = normal(r"\varepsilon")
+sample = m_1 + sp.sqrt(v_1) * e
+kl = (v_1 / v_2 - 1 - sp.log(v_1 / v_2) + (m_1 - m_2) ** 2 / v_2) / 2
+derive("4.10", Expect(log_normal(sample, m_1, v_1) - log_normal(sample, m_2, v_2), e),
+       (Expect((sample - m_2) ** 2 / (2 * v_2) - e**2 / 2, e) + sp.log(v_2 / v_1) / 2, "the logarithms are constants"),
+       ((v_1 + (m_1 - m_2) ** 2) / (2 * v_2) - sp.Rational(1, 2) + sp.log(v_2 / v_1) / 2, "multiply out; the noise has mean 0 and variance 1"),
+       (kl, "collect"), source="Ho section 3.2")
+values = {m_1: 0.3, v_1: 0.7, m_2: -0.4, v_2: 1.9}
+numbers = [torch.tensor(values[s], dtype=torch.float64) for s in (m_1, v_1, m_2, v_2)]
+agrees(kl, values, normal_kl(*numbers))
+agrees(log_normal(m_1, m_2, v_2), values, normal_log_prob(numbers[0], numbers[2], numbers[3]))
+
+# %% [markdown]
+# Read the last line. With $r = v_1/v_2$ the first three parts are $\frac12(r-1-\log r)$, the price of a wrong *variance*: by (4.4) never negative, and 0 only at $r=1$. The fourth is the price of a wrong *mean*, measured in units of the second variance. For vectors with independent entries the KLs add up (the logarithm of a product). The formula holds for Gaussians only. For mixtures no such formula exists.
+
+# %%
+one = torch.ones(1, dtype=torch.float64)
+shifts, stds = torch.linspace(-3, 3, 200, dtype=torch.float64), torch.linspace(0.2, 3, 200, dtype=torch.float64)
+fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 2.9))
+means = {f"both have std {s:g}": normal_kl(shifts, s**2, 0.0, s**2) for s in (0.7, 1.0, 2.0)}
+curves(shifts, means, left, xlabel="difference of the means", ylabel="KL in nats", title="wrong mean: a parabola", ylim=(0, 6))
+spread = {"KL(N(0, std²) ‖ N(0, 1))": normal_kl(0 * stds, stds**2, 0.0, 1.0), "KL(N(0, 1) ‖ N(0, std²))": normal_kl(0 * stds, 1.0, 0.0, stds**2)}
+curves(stds, spread, right, xlabel="std", title="wrong variance: not symmetric", ylim=(0, 6));
+
+# %% [markdown]
+# On the right the two directions differ. A second Gaussian that is too *narrow* is punished hard (left end of the orange curve): it calls impossible what the first one often draws. In the bound, the guess $q$ stands first and the prior second.
+#
+# ## A continuous model in which everything is known
+#
+# Before we trust a network, one example where the exact answer exists. One latent number, one visible number, all linear, all Gaussian:
+#
+# $$ p(z)=\mathcal N(0,1),\qquad p(x\mid z)=\mathcal N(wz,\ s^2). $$
+#
+# The decoder multiplies by $w$ and adds noise of standard deviation $s$. Then $x = wz + s\,\varepsilon$ is a sum of independent Gaussians, so the evidence is $p(x)=\mathcal N(0,\,w^2+s^2)$. Completing the square (chapter 03) gives the posterior: mean $\frac{wx}{w^2+s^2}$, variance $\frac{s^2}{w^2+s^2}$. If both claims are right, prior × decoder equals evidence × posterior, for every $x$ and $z$. In logarithms, SymPy agrees:
+
+# %% tags=["proof"]
+x, z_sym, m_q = sp.symbols("x z m", real=True)
+w_sym, s_sym, v_q = sp.symbols("w s v", positive=True)
+total = w_sym**2 + s_sym**2
+post_mean, post_var = w_sym * x / total, s_sym**2 / total
+equation("4.11", log_normal(z_sym, 0, 1) + log_normal(x, w_sym * z_sym, s_sym**2),
+         log_normal(x, 0, total) + log_normal(z_sym, post_mean, post_var))
+
+# %% [markdown]
+# Now let the guess be any Gaussian, $q(z)=\mathcal N(m, v)$, not only the best one. Its ELBO is an expectation over $z = m+\sqrt v\,\varepsilon$ of a polynomial in $\varepsilon$, so it can be integrated exactly:
+
+# %% tags=["proof"]
+z_guess = m_q + sp.sqrt(v_q) * e
+prior_term = (v_q - 1 - sp.log(v_q) + m_q**2) / 2
+reconstruction = ((x - w_sym * m_q) ** 2 + w_sym**2 * v_q) / (2 * s_sym**2) + sp.log(2 * sp.pi * s_sym**2) / 2
+inside = log_normal(z_guess, m_q, v_q) - log_normal(z_guess, 0, 1) - log_normal(x, w_sym * z_guess, s_sym**2)
+equation("4.12", Expect(inside, e), prior_term + reconstruction)
+
+# %% [markdown]
+# The right side is $-\mathrm{ELBO}$: the prior term is (4.10) against $\mathcal N(0,1)$. In the reconstruction, look at $w^2 v$: a wide guess pays, because the decoder carries its spread over to $x$. Finally the identity of this chapter, $-\log p(x) = -\mathrm{ELBO} - \mathrm{gap}$, with all three parts in closed form. It must hold for every $m$, $v$, $w$, $s$ and $x$:
+
+# %% tags=["proof"]
+gap = kl.subs({m_1: m_q, v_1: v_q, m_2: post_mean, v_2: post_var}, simultaneous=True)
+equation("4.13", prior_term + reconstruction - gap, -log_normal(x, 0, total))
+
+# %% [markdown]
+# Nothing was assumed about the guess except that it is Gaussian. What the proof does not cover: a decoder that is not linear. Then neither the evidence nor the posterior has a closed form, and only (4.8) remains, which holds anyway.
+#
+# In the pictures below $w = 1.2$, $s=0.6$, and we have seen $x=1.5$. Above, the guess $q$ (blue) and the posterior (black). Below, the bars.
+
+# %%
+W, S, X = 1.2, 0.6, torch.tensor(1.5, dtype=torch.float64)
+log_px = float(normal_log_prob(X, 0.0, W**2 + S**2))
+post = (float(W * X / (W**2 + S**2)), S**2 / (W**2 + S**2))  # mean and variance
+
+
+def gaussian_elbo(mean, std):
+    prior_part = float(normal_kl(torch.tensor(mean).double(), std**2, 0.0, 1.0))
+    return -prior_part - ((float(X) - W * mean) ** 2 + W**2 * std**2) / (2 * S**2) - 0.5 * math.log(2 * math.pi * S**2)
+
+
+def two_bells(ax, mean, std):
+    grid = torch.linspace(-2, 3, 300, dtype=torch.float64)
+    ax.fill_between(grid, normal_log_prob(grid, mean, std**2).exp(), color=BLUE, alpha=0.4, label="q")
+    ax.plot(grid, normal_log_prob(grid, *post).exp(), color="black", label="posterior")
+    ax.set(xlabel="z", yticks=[], ylim=(0, 1.8), title=f"mean {mean:.2f}, std {std:.2f}")
+    ax.legend(loc="upper left")
+
+
+fig, axes = plt.subplots(2, 4, figsize=(10, 4.6))
+for (top, bottom), (mean, std) in zip(axes.T, ((0.0, 1.0), (1.0, 1.0), (1.0, 0.25), (post[0], post[1] ** 0.5)), strict=True):
+    two_bells(top, mean, std)
+    bars(bottom, [gaussian_elbo(mean, std)], log_px, [""], -5.5)
+
+# %% [markdown]
+# From left to right: the prior as a guess, a better mean, a better spread, the posterior itself. In the last panel the orange part is gone: the bound is *tight*. Try to beat it by hand. You will not.
+
+# %%
+def draw_gap(mean, std):
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3), width_ratios=[2, 1])
+    two_bells(left, mean, std)
+    bars(right, [gaussian_elbo(mean, std)], log_px, [f"gap {log_px - gaussian_elbo(mean, std):.3f}"], -8.0)
+
+
+explore(draw_gap, mean=slider(-1.0, 2.5, 0.2, 0.05, "mean of q"), std=slider(0.1, 1.5, 0.9, 0.05, "std of q"))
+
+# %% [markdown]
+# ## Reparameterisation: a gradient through a die
+#
+# To climb the ELBO we need its slope in the guess's parameters $m$ and $s_q=\sqrt v$. But these sit in the *law* from which $z$ is drawn. A computer draws $z$ as a plain number, and a plain number has no slope. The way out is known from chapter 01. Draw $\varepsilon\sim\mathcal N(0,1)$, whose law has no parameters. Then *compute* $z = m + s_q\,\varepsilon$. Now $z$ depends on $m$ and $s_q$ like any other formula, and the slope can go inside the expectation, which runs over $\varepsilon$.
+
+# %%
+def slopes(make_z):
+    mean, std = torch.tensor(0.3, requires_grad=True), torch.tensor(0.8, requires_grad=True)
+    (make_z(mean.expand(100_000), std.expand(100_000)) ** 2).mean().backward()
+    return f"slope in the mean {abs(float(mean.grad)):.1f}, in the std {abs(float(std.grad)):.1f}"
+
+
+noise = torch.randn(100_000, generator=torch.Generator().manual_seed(1))
+print("z drawn from its law:", slopes(lambda mean, std: torch.normal(mean, std, generator=torch.Generator().manual_seed(1))))
+print("z computed from eps: ", slopes(lambda mean, std: mean + std * noise))
+
+# %% [markdown]
+# Here the function to be averaged was $z^2$ with $m=0.3$ and $s_q=0.8$. Its mean is $m^2+s_q^2$, so the true slopes are $2m = 0.6$ and $2s_q=1.6$. The first line says 0 for both: to PyTorch a drawn number is a constant. The second line is right.
+#
+# Now the same for the ELBO. We estimate it with 100,000 values of $\varepsilon$ and the package's own log-densities, and compare with the closed form (4.12). As a wrong variant we offer the formula with the variance in the place of the standard deviation, as if $z = m + v\,\varepsilon$ had been drawn.
+
+# %% tags=["proof"]
+m_now, v_now, e_many = 0.3, 0.64, noise.double()
+z_now = m_now + v_now**0.5 * e_many
+draws = normal_log_prob(z_now, m_now, v_now) - normal_log_prob(z_now, 0.0, 1.0) - normal_log_prob(X, W * z_now, S**2)
+at = {m_q: m_now, v_q: v_now, w_sym: W, s_sym: S, x: float(X)}
+spread = w_sym**2 * (v_q**2 - v_q) / (2 * s_sym**2) + (v_q**2 - v_q) / 2
+expectation("4.14", Expect(sp.log(q_z / p_xz), z_q), prior_term + reconstruction, draws=draws, values=at, wrong=prior_term + reconstruction + spread)
+
+# %% [markdown]
+# With slopes we can climb. Start from a bad guess, take 400 small steps uphill on the ELBO, with 64 fresh $\varepsilon$ at each. The coloured map is the gap; it is 0 at one place, the posterior. The climber sees neither the map nor the posterior. It only evaluates $p(x,z)$ and $q(z)$ at random $z$.
+
+# %%
+guess = torch.tensor([-0.5, math.log(1.2)], dtype=torch.float64, requires_grad=True)  # mean and log std
+climber, rng, path = torch.optim.Adam([guess], lr=0.03), torch.Generator().manual_seed(2), []
+for _ in range(400):
+    mean, std = guess[0], guess[1].exp()
+    z = mean + std * torch.randn(64, generator=rng, dtype=torch.float64)
+    loss = (normal_log_prob(z, mean, std**2) - normal_log_prob(z, 0.0, 1.0) - normal_log_prob(X, W * z, S**2)).mean()
+    path.append((float(mean), float(std)))
+    climber.zero_grad()
+    loss.backward()
+    climber.step()
+assert abs(path[-1][0] - post[0]) < 0.1 and abs(path[-1][1] - post[1] ** 0.5) < 0.1
+print("the climber stops within 0.1 of the posterior's mean and std: True")
+
+# %%
+grid_m, grid_s = torch.meshgrid(torch.linspace(-1, 2.5, 80), torch.linspace(0.1, 1.5, 80), indexing="xy")
+height = normal_kl(grid_m, grid_s**2, *post)
+fig, ax = plt.subplots(figsize=(6.5, 3.4))
+picture = ax.contourf(grid_m, grid_s, height, levels=[0, 0.05, 0.2, 0.5, 1, 2, 4, 8, 16, 40], cmap="Blues")
+ax.plot(*zip(*path, strict=True), color=RED, label="400 steps uphill on the ELBO")
+ax.plot(post[0], post[1] ** 0.5, "k*", markersize=12, label="the posterior")
+ax.set(xlabel="mean of q", ylabel="std of q", title="the gap KL(q ‖ posterior), in nats")
+ax.legend(loc="upper right", frameon=True)
+fig.colorbar(picture, ax=ax);
+
+# %% [markdown]
+# ## A guess for every picture: the VAE
+#
+# For one $x$ we climbed 400 steps. For a data set one would have to climb for each picture, and again whenever the model changes. The **variational autoencoder** has a network do it: the *encoder* takes $x$ and answers with mean and variance of the guess, now written $q(z\mid x)$. A second network, the *decoder*, takes $z$ and answers with the mean of $p(x\mid z)$. The decoder's variance is a fixed number, for us 0.05. Both networks climb the same ELBO, together:
+#
+# $$ -\mathrm{ELBO}(x) = \underbrace{\mathrm{KL}\big(q(z\mid x)\,\|\,\mathcal N(0,I)\big)}_{\text{prior}} \;+\; \underbrace{\mathbb E_{z\sim q(z\mid x)}\big[-\log \mathcal N(x;\,\mathrm{decode}(z),\,0.05\,I)\big]}_{\text{reconstruction}} $$
+#
+# The encoder puts out the *logarithm* of the variance, so that the variance is positive whatever the network says. One $\varepsilon$ for each picture is enough: the estimate is noisy, but right on average, and the next batch averages on.
+#
+# The package computes these terms in `vae_terms`, which answers with the same three-part object as chapter 05's bound: prior, *matching*, reconstruction. The middle part is empty for a VAE. First by hand, ten lines; then the comparison.
+
+# %%
+def my_terms(vae, x_0, eps, variance):
+    mean, var = vae.encode(x_0)
+    z = mean + var.sqrt() * eps  # the standard deviation, not the variance
+    prior = 0.5 * (mean**2 + var - 1 - var.log()).sum(1)  # (4.10) against N(0, 1), for each latent number
+    miss = (x_0 - vae.decode(z)).flatten(1)
+    reconstruction = (miss**2 / (2 * variance) + 0.5 * math.log(2 * math.pi * variance)).sum(1)
+    return prior, reconstruction
+
+
+# %%
+def new_vae(seed, latent_dim=16, **size):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # the initial weights
+        return VAE(event=(1, 8, 8), latent_dim=latent_dim, **size)
+
+
+vae, some = new_vae(0).double(), val.images[:20].double()
+e_20 = torch.randn(20, 16, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+terms = vae_terms(vae, some, e_20, variance=0.05)
+torch.testing.assert_close(my_terms(vae, some, e_20, 0.05), (terms.prior, terms.reconstruction), rtol=0, atol=1e-10)
+torch.testing.assert_close(terms.total(), sum(my_terms(vae, some, e_20, 0.05)), rtol=0, atol=1e-10)
+print("by hand = package: True;  matching terms of a VAE:", terms.matching.shape[1])
+
+# %% [markdown]
+# ### Training on real digits
+#
+# 1,438 digits of 8×8 pixels, values in $[-1,1]$, sixteen latent numbers, 1,200 steps. A few seconds on an idle machine. After every fifty steps we also look at the 179 validation digits, which the network never trains on.
+
+# %%
+def bound_on(vae, images, variance, seed=4):
+    eps = torch.randn(len(images), vae.latent_dim, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        return vae_terms(vae, images, eps, variance)
+
+
+def train_vae(vae, variance, steps, seed=5, batch=128):
+    optimizer, rng, history = torch.optim.Adam(vae.parameters(), lr=2e-3), torch.Generator().manual_seed(seed), []
+    for step in range(1, steps + 1):
+        x_0 = train.images[torch.randint(len(train.images), (batch,), generator=rng)]
+        loss = vae_terms(vae, x_0, torch.randn(batch, vae.latent_dim, generator=rng), variance).total().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step % 50 == 0:
+            history.append((step, float(loss), *(float(part.mean()) for part in bound_on(vae, val.images, variance)[::2])))
+    return torch.tensor(history).T
+
+
+vae = new_vae(0)
+step, loss, val_prior, val_reconstruction = train_vae(vae, variance=0.05, steps=1200)
+
+# %%
+fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3))
+curves(step, {"training batch": loss, "validation": val_prior + val_reconstruction}, left, xlabel="step", ylabel="nats per picture",
+       title="the bound: −ELBO", ylim=(-15, 60))
+curves(step, {"prior": val_prior, "reconstruction": val_reconstruction}, right, xlabel="step", title="its two terms, validation", ylim=(-30, 60));
+
+# %% [markdown]
+# Three things to read. The two terms pull against each other: to reconstruct better, the encoder must say more about $x$, so the prior term *rises* while the reconstruction falls. The training curve runs ahead of the validation curve: the networks begin to know their training digits by heart. And the reconstruction goes **below zero**. This is no bug. The decoder gives a *density*, and with variance 0.05 a density is larger than 1 near its centre (more below, M34).
+#
+# How good is such a number? A yardstick: fit one 64-dimensional Gaussian to the training digits (their mean and covariance) and add the same noise of variance 0.05. It needs no training, and its exact $-\log p(x)$ is known. The *bound* of the VAE must undercut that *exact* value to be worth anything.
+
+# %%
+flat = train.images.flatten(1).double()
+gaussian = ExactGaussian(train.images.double().mean(0), flat.T.cov() + 0.05 * torch.eye(64, dtype=torch.float64))
+yardstick = float(-gaussian.log_prob(val.images).mean())
+vae_bound = float(bound_on(vae, val.images, 0.05).total().mean())
+assert vae_bound < yardstick - 3
+print(f"one Gaussian, exact -log p on validation digits: {yardstick:.1f} nats;  the VAE's bound is at least 3 nats lower: True")
+
+# %% [markdown]
+# ### What it can do
+#
+# *Reconstruct:* encode a validation digit, decode the mean of the guess. *Generate:* draw $z\sim\mathcal N(0,I)$ and decode; no picture goes in. *Interpolate:* walk in a straight line from one digit's $z$ to another's, and decode on the way.
+
+# %%
+with torch.no_grad():
+    rebuilt = vae.decode(vae.encode(val.images[:14])[0])
+    drawn = vae.decode(torch.randn(14, 16, generator=torch.Generator().manual_seed(6)))
+show_rows({"validation digit": val.images[:14], "its reconstruction": rebuilt, "z ~ N(0, I), decoded": drawn});
+
+# %%
+with torch.no_grad():
+    start, end = vae.encode(val.images[:2])[0]
+    walk = vae.decode(torch.lerp(start, end, torch.linspace(0, 1, 14)[:, None]))
+    other = vae.encode(val.images[2:4])[0]
+    walk_2 = vae.decode(torch.lerp(other[0], other[1], torch.linspace(0, 1, 14)[:, None]))
+mixed = torch.lerp(val.images[0], val.images[1], torch.linspace(0, 1, 14)[:, None, None, None])
+show_rows({"walk in z": walk, "the same two, mixed as pictures": mixed, "another walk in z": walk_2});
+
+# %% [markdown]
+# The reconstructions are close. The generated ones are digit-like, some are soft or between two digits; that is the familiar weakness of a small VAE, which gives a little density to the space between. The walk in $z$ passes through shapes with clear strokes, while the pixel mix (middle row) shows both pictures at once, like a double exposure. We report what we see; chapter 14 will measure samples.
+#
+# ### How loose is the bound? Ask with more draws
+#
+# The gap cannot be computed. But it can be estimated. Average the weight $w=p(x,z)/q(z\mid x)$ over $K$ draws *before* taking the logarithm: $\log\frac1K\sum_k w_k$. At $K=1$ its mean is the ELBO. By Jensen it stays below $\log p(x)$ for every $K$. As $K$ grows, the average settles on $p(x)$ by (4.2), so the estimate rises towards $\log p(x)$.
+
+# %%
+@torch.no_grad()
+def log_weights(vae, x_0, K, variance, seed=7):  # (K, B)
+    mean, var = vae.encode(x_0)
+    z = mean + var.sqrt() * torch.randn(K, *mean.shape, generator=torch.Generator().manual_seed(seed))
+    recon = vae.decode(z.flatten(0, 1)).reshape(K, *x_0.shape)
+    log_joint = normal_log_prob(z, 0.0, 1.0).sum(-1) + normal_log_prob(x_0.expand_as(recon), recon, variance).flatten(2).sum(-1)
+    return log_joint - normal_log_prob(z, mean, var).sum(-1)
+
+
+log_w = log_weights(vae, val.images, 512, 0.05)
+better = {K: float((log_w.reshape(-1, K, len(val.images)).logsumexp(1) - math.log(K)).mean()) for K in (1, 2, 8, 32, 128, 512)}
+assert all(a < b for a, b in zip(list(better.values()), list(better.values())[1:], strict=False))
+print("each larger K gives a higher bound on log p(x): True")
+
+# %%
+ax = curves(list(better), {"log of a mean of K weights": list(better.values())}, xscale="log", xlabel="K, number of draws", ylabel="nats per picture",
+            title="lower bounds on log p(x), validation digits")
+ax.axhline(-yardstick, color=GREY, linestyle="--", linewidth=1)
+ax.annotate("one Gaussian, exact", (1.0, -yardstick + 0.3), color=GREY);
+
+# %% [markdown]
+# The left end is the ELBO. The distance from there to the plateau on the right is an estimate, from below, of the average gap: a few nats per picture, for 64 pixels. The plateau itself is still a lower bound.
+#
+# ### What a loose bound says, and what it does not
+#
+# A lower bound that is high is a guarantee: $\log p(x)$ is at least that. A lower bound that is *low* is no verdict: the model may be bad, or the guess may be. So two models must not be ranked by their bounds if the bounds differ by less than the gaps. Here is a pair of linear models in which the ranking by ELBO is the wrong one. Model B is truly better at $x=2$, but its guess was left at the prior.
+
+# %%
+x_2 = torch.tensor(2.0, dtype=torch.float64)
+for name, slope, tight in (("A", 1.0, True), ("B", 2.0, False)):
+    exact = float(normal_log_prob(x_2, 0.0, slope**2 + 0.25))
+    best = (2 * slope / (slope**2 + 0.25), 0.25 / (slope**2 + 0.25))
+    lost = 0.0 if tight else float(normal_kl(torch.zeros(1).double(), 1.0, *best))
+    print(f"model {name}: log p(x) = {exact:6.2f}, gap = {lost:5.2f}, ELBO = {exact - lost:6.2f}")
+
+# %% [markdown]
+# ## One latent, the size of the picture: the DDPM with T = 1
+#
+# Now the bridge to diffusion. Take a chain with a single step, $T=1$. The forward process makes $x_1=\sqrt{\bar\alpha_1}\,x_0+\sqrt{1-\bar\alpha_1}\,\varepsilon$. Call $x_1$ the latent: $z = x_1$. Compare, part by part:
+#
+# | | VAE | DDPM with $T=1$ |
+# |---|---|---|
+# | latent | $z$, sixteen numbers | $x_1$, as large as the picture |
+# | encoder | a network, trained | $q(x_1\mid x_0)=\mathcal N(\sqrt{\bar\alpha_1}x_0,(1-\bar\alpha_1)I)$, **fixed** |
+# | prior | $\mathcal N(0,I)$ | $\mathcal N(0,I)$ |
+# | decoder | $\mathcal N(x;\,\mathrm{decode}(z),\,0.05)$ | $\mathcal N(x_0;\,\mu_\theta(x_1,1),\,\beta_1)$ |
+#
+# Nothing else differs. So their bounds must be *the same number* if we build a "VAE" whose encoder is frozen to $q(x_1\mid x_0)$. To test this we need some denoiser; the oracle of our Gaussian digits will do, and a linear map with random weights too. (`eps_model` predicts the noise in $x_1$. The decoder then subtracts it: $\hat x_0=(x_1-\sqrt{1-\bar\alpha_1}\,\hat\varepsilon)/\sqrt{\bar\alpha_1}$, which is the mean $\mu_\theta$ at $t=1$. Chapters 05 and 06 explain this in full.)
+
+# %%
+class FrozenVAE(torch.nn.Module):
+    def __init__(self, eps_model, alpha_bar):
+        super().__init__()
+        self.eps_model, self.alpha_bar = eps_model, alpha_bar
+
+    def encode(self, x_0):
+        return self.alpha_bar**0.5 * x_0, torch.full_like(x_0, 1 - self.alpha_bar)
+
+    def decode(self, x_1):
+        eps_hat = self.eps_model(x_1, torch.ones(len(x_1), dtype=torch.long))
+        return (x_1 - (1 - self.alpha_bar) ** 0.5 * eps_hat) / self.alpha_bar**0.5
+
+
+# %%
+one_step = NoiseSchedule([0.6])  # T = 1, alpha_bar_1 = 0.4
+matrix = torch.randn(64, 64, generator=torch.Generator().manual_seed(8), dtype=torch.float64) / 8
+denoisers = {"oracle": gaussian.eps_model(one_step), "random linear map": lambda x_1, t: (x_1.flatten(1) @ matrix).reshape(x_1.shape)}
+e_img = torch.randn(some.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+for name, eps_model in denoisers.items():
+    ddpm = vlb_terms(eps_model, one_step, some, variance="beta", eps=e_img)
+    frozen = vae_terms(FrozenVAE(eps_model, 0.4), some, e_img, variance=0.6)
+    for a, b in zip(ddpm, frozen, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+    torch.testing.assert_close(ddpm.total(), frozen.total(), rtol=0, atol=1e-10)
+    print(f"{name}: prior, matching (none) and reconstruction of the T = 1 DDPM = those of the frozen VAE: True")
+
+# %% [markdown]
+# So a DDPM with one step *is* a VAE with three restrictions: the latent has the size of the picture, the encoder has no parameters, and the decoder's variance is tied to the noise. The second restriction is severe. The frozen encoder does not know what matters in a digit; it blurs all pixels alike. The next figure shows what this costs. Left: $T=1$, for every choice of $\bar\alpha_1$. Right: more steps, ending at the same $\bar\alpha_T=0.001$, with the oracle of the Gaussian digits as the denoiser.
+
+# %%
+images, bars_1 = val.images.double(), (0.003, 0.03, 0.1, 0.2, 0.4, 0.6, 0.75, 0.85, 0.92, 0.96, 0.99)
+single = []
+for bar_1 in bars_1:
+    chain = NoiseSchedule([1 - bar_1])
+    single.append(vlb_terms(gaussian.eps_model(chain), chain, images, generator=torch.Generator().manual_seed(10)))
+steps, totals = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512), []
+for T in steps:
+    chain = NoiseSchedule([1 - 0.001 ** (1 / T)] * T)  # equal betas
+    totals.append(float(vlb_terms(gaussian.eps_model(chain), chain, images, generator=torch.Generator().manual_seed(11)).total().mean()))
+
+# %%
+fig, (left, right) = plt.subplots(1, 2, figsize=(9.8, 3.3))
+parts = {"prior": [float(t.prior.mean()) for t in single], "reconstruction": [float(t.reconstruction.mean()) for t in single]}
+curves(bars_1, parts | {"bound": [float(t.total().mean()) for t in single]}, left, title="T = 1, frozen encoder", xlabel=r"$\bar\alpha_1$",
+       ylabel="nats per picture", ylim=(-60, 140))
+curves(steps, {"bound of the T-step chain": totals}, right, xscale="log", xlabel="T", title=r"more steps, same $\bar\alpha_T$", ylim=(0, 75))
+right.axhline(yardstick, color=GREY, linestyle="--", linewidth=1)
+right.annotate("exact −log p of the same Gaussian", (1, yardstick + 1.5), color=GREY)
+right.axhline(vae_bound, color=ORANGE, linewidth=1)
+right.annotate("bound of the trained VAE, one latent", (1, vae_bound - 5), color=ORANGE)
+assert totals[0] > 60 and all(a > b for a, b in zip(totals, totals[1:], strict=False)) and yardstick < totals[-1] < yardstick + 5
+
+# %% [markdown]
+# Left: with one frozen step the bound never gets below about 64 nats. Keep much of the picture in $x_1$ and the prior term explodes; keep little and the reconstruction has nothing to work with. Right: the more steps, the lower the bound. It creeps towards the dashed line, which is the exact $-\log p$ of the model that the oracle belongs to and which no bound for it can undercut. The trained VAE (orange) manages with *one* latent because its encoder is free to choose what to say; it is also another model, and a better one than a Gaussian.
+#
+# Two ways, then, to make the bound good. **Learn the encoder**, and keep one latent: the VAE. Or **keep the encoder fixed and take many small steps**: the DDPM. Why small steps make the bound tight is the subject of chapter 05.
+#
+# > **An image to keep.** Encoder and decoder, in diffusion: the forward process is an encoder that nobody trains; it writes the picture down ever more illegibly. The reverse process is a decoder that restores a little at a time. Each step has only a small *residual* to predict. *Where it breaks:* the word "encoder" suggests that something is summarised. Nothing is: the latent has as many numbers as the picture, and in the end it holds nothing of it. And one pass of the U-Net, which has an encoder half and a decoder half of its own (chapter 07), is one step of the decoder side only.
+
+# %% [markdown]
+# ## Common mistakes
+#
+# ### The variance where the standard deviation belongs (M6)
+#
+# `z = mean + var * eps`. It runs, it trains, the losses look plausible. The number that exposes it: the "bound" ends up *above* the exact $\log p(x)$, which no lower bound can. In the linear model the best guess makes the bound tight, so there is no room to hide.
+
+# %%
+def sampled_elbo(z):  # the reconstruction is sampled, the prior term is exact
+    return float(normal_log_prob(X, W * z, S**2).mean() - normal_kl(torch.tensor(post[0]).double(), post[1], 0.0, 1.0))
+
+
+wrong = sampled_elbo(post[0] + post[1] * e_many)  # the mistake: var * eps
+right = sampled_elbo(post[0] + post[1] ** 0.5 * e_many)
+print(f"log p(x) = {log_px:.2f};  ELBO with the right z = {right:.2f};  with var * eps = {wrong:.2f}, above log p(x)")
+assert abs(right - log_px) < 0.02 and wrong > log_px + 0.1
+
+# %% [markdown]
+# ### "A negative reconstruction is a bug, a probability cannot exceed 1" (M34)
+#
+# A probability cannot. A *density* can: it is probability per unit of length, and only its integral must be 1. A Gaussian of variance 0.001 is 12.6 high. Whoever "repairs" this by clamping the log-density at 0 cuts off exactly the pictures that the model explains best.
+
+# %%
+grid = torch.linspace(-1, 1, 20_001, dtype=torch.float64)
+heights = normal_log_prob(grid, 0.0, 0.001).exp()
+integral, clamped = float(torch.trapezoid(heights, grid)), float(torch.trapezoid(heights.clamp(max=1), grid))
+print(f"highest density {float(heights.max()):.1f}; integral {integral:.2f}; after clamping at 1 the integral is {clamped:.2f}")
+assert abs(integral - 1) < 1e-6 and clamped < 0.5
+assert float(bound_on(vae, val.images, 0.05).reconstruction.mean()) < 0  # and rightly so
+
+# %% [markdown]
+# ### "The loss compares generated pictures with real ones" (M37)
+#
+# It compares a picture with what the decoder makes of *that picture's own* $z$. Generated pictures, decoded from $z\sim\mathcal N(0,I)$, do not occur in the loss at all. They could not: which real picture should a generated one be compared with? Even a perfect generator would score badly, because two different real digits are far apart too.
+
+# %%
+with torch.no_grad():
+    generated = vae.decode(torch.randn(len(val.images), 16, generator=torch.Generator().manual_seed(12)))
+    own = vae.decode(vae.encode(val.images)[0])
+wrong_loss = float(((generated - val.images) ** 2).mean())  # the mistake
+two_real = float(((val.images.roll(1, 0) - val.images) ** 2).mean())
+right_loss = float(((own - val.images) ** 2).mean())
+assert right_loss < 0.1 and 0.6 < wrong_loss / two_real < 1.4
+print("squared error per pixel: own reconstruction below 0.1: True; generated against real is about as large as real against another real: True")
+
+# %% [markdown]
+# ### Posterior collapse
+#
+# Not wrong code, but a wrong trade. With a large decoder variance the reconstruction hardly profits from $z$, while the prior term charges for every nat. Then the cheapest solution is $q(z\mid x)=\mathcal N(0,I)$ for all $x$: the latent says nothing, and the decoder paints the average digit. The number that exposes it is the prior term *of each latent* on validation data.
+
+# %%
+dull = new_vae(1)
+train_vae(dull, variance=2.0, steps=250)
+with torch.no_grad():
+    use = {"variance 0.05": normal_kl(*vae.encode(val.images), 0.0, 1.0).mean(0), "variance 2": normal_kl(*dull.encode(val.images), 0.0, 1.0).mean(0)}
+fig, axes = plt.subplots(1, 2, figsize=(9, 2.5), sharey=True)
+for ax, (name, nats) in zip(axes, use.items(), strict=True):
+    ax.bar(range(1, 17), nats.sort(descending=True).values, color=BLUE)
+    ax.set(title=f"decoder {name}", xlabel="latents, sorted", ylabel="prior term in nats")
+assert int((use["variance 0.05"] > 0.1).sum()) >= 8 and int((use["variance 2"] > 0.1).sum()) <= 4
+
+# %% [markdown]
+# On the right nearly every latent is silent. The samples of such a model all look alike. A diffusion model cannot collapse in this way, because its encoder has no parameters that could give up.
+#
+# ## Exercises
+#
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it.
+#
+# **4.1 ★** The scribble again: $p(x,z)=(0.05,\,0.18,\,0.06)$. Somebody guesses $q=(\frac12,\frac12,0)$. How large is the gap, in nats?
+
+# %% tags=["exercise"]
+gap_nats = ...
+check("4.1", gap_nats)
+
+# %% tags=["solution"]
+half = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)
+gap_nats = log_p - elbo_of(half)
+must_pass("4.1", gap_nats)
+
+# %% [markdown]
+# **4.2 ★★** Write the prior term of one latent: the KL divergence from $\mathcal N(\text{mean},\text{var})$ to $\mathcal N(0,1)$, in nats, for plain numbers. Check in your head: it must be 0 for mean 0 and variance 1.
+
+# %% tags=["exercise"]
+def latent_kl(mean, var):
+    return ...
+
+
+check("4.2", latent_kl)
+
+
+# %% tags=["solution"]
+def latent_kl(mean, var):
+    return 0.5 * (var - 1 - math.log(var) + mean**2)
+
+
+must_pass("4.2", latent_kl)
+
+# %% [markdown]
+# **4.3 ★★** Take the linear model with $w=s=1$ and the laziest guess there is, the prior $q=\mathcal N(0,1)$. Give the gap as a function of $x$. (What is the posterior? Which of the two comes first in the KL?)
+
+# %% tags=["exercise"]
+def lazy_gap(x):
+    return ...
+
+
+check("4.3", lazy_gap)
+
+
+# %% tags=["solution"]
+def lazy_gap(x):
+    return 0.5 * (1 / 0.5 - 1 - math.log(1 / 0.5) + (0 - x / 2) ** 2 / 0.5)  # KL(N(0, 1) || N(x/2, 1/2))
+
+
+must_pass("4.3", lazy_gap)
+
+# %% [markdown]
+# **4.4 ★★★** The DDPM with $T=1$. Give the prior term $\mathrm{KL}(q(x_1\mid x_0)\,\|\,\mathcal N(0,1))$ of one pixel as a function of $x_0$ and $\beta_1$. For which $\beta_1$ is it smallest, and why do we not simply choose that one?
+
+# %% tags=["exercise"]
+def one_step_prior(x_0, beta_1):
+    return ...
+
+
+check("4.4", one_step_prior)
+
+
+# %% tags=["solution"]
+def one_step_prior(x_0, beta_1):
+    return 0.5 * (beta_1 - 1 - math.log(beta_1) + (1 - beta_1) * x_0**2)  # the mean enters squared
+
+
+must_pass("4.4", one_step_prior)
+
+# %% [markdown]
+# (It falls to 0 as $\beta_1\to1$. But then $x_1$ is pure noise and the decoder must guess the picture from nothing: the left end of the left figure above.)
+#
+# ## What comes next
+#
+# One latent, one guess, one gap. Chapter 05 puts $T$ latents in a row, $x_1,\dots,x_T$, keeps the encoder fixed, and writes the same bound. It then has three kinds of terms, and each is a KL divergence of two Gaussians, which you can now compute. The empty place in the middle of this chapter's bound, the *matching* terms, is where all the learning of a diffusion model happens.
