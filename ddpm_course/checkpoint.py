@@ -97,13 +97,15 @@ def save_model(folder: str | Path, trained: Trained, half: bool = False) -> None
 def load_model(path: str | Path) -> Trained:
     """The Trained that save_model wrote into this folder, on the CPU, float32, in eval mode."""
     weights, meta = load_tensors(path, "model")
-    schedule = NoiseSchedule(weights.pop("schedule.beta"))
-    net = UNet(UNetConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in meta["unet"].items()}))
     try:
+        schedule = NoiseSchedule(weights.pop("schedule.beta"))
+        net = UNet(UNetConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in meta["unet"].items()}))
         net.load_state_dict({key: x.float() for key, x in weights.items()})
+        return Trained(net.eval().requires_grad_(False), schedule, meta["prediction"], meta["config"], meta["history"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} holds no model that save_model wrote: {error}; train again, or see shipped()") from error
     except RuntimeError as error:
         raise CheckpointError(f"the weights in {path} do not fit the network its JSON describes: {error}") from error
-    return Trained(net.eval().requires_grad_(False), schedule, meta["prediction"], meta["config"], meta["history"])
 
 
 def shipped(name: str) -> Path:

@@ -31,7 +31,7 @@ def check_images(x: Tensor, name: str = "images") -> Tensor:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise DataError(f"{name} must be float in [-1, 1], got {getattr(x, 'dtype', type(x).__name__)}; scale: x.float() / 127.5 - 1")
     if x.numel() == 0:
-        raise DataError(f"{name} is empty")
+        raise DataError(f"{name} is empty; give at least one picture")
     low, high = float(x.min()), float(x.max())
     if not (math.isfinite(low) and math.isfinite(high)) or low < -1.001 or high > 1.001:
         raise DataError(f"{name} must lie in [-1, 1], got {low:.4g}..{high:.4g}; scale 0..255 by x / 127.5 - 1")

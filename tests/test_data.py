@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_course.data import TOYS, check_images, digits, load, mnist5k, random_flip, split, toy
+from ddpm_course.data import TOYS, check_images, digits, load, random_flip, split, toy
 from ddpm_course.errors import DataError
 
 
@@ -31,7 +31,7 @@ def test_load_by_name(name: str, size: int, pixels: int) -> None:
 
 
 def test_mnist_is_shuffled_and_balanced() -> None:
-    parts = mnist5k()
+    parts = load("mnist5k")
     labels = torch.cat([p.labels for p in parts])
     assert torch.bincount(labels).tolist() == [500] * 10
     assert len(labels[:100].unique()) == 10 and [len(p.labels) for p in parts] == [4000, 500, 500]
@@ -72,8 +72,8 @@ def test_toys_have_their_form() -> None:
     board = toy("checkerboard", 4000, torch.Generator().manual_seed(0))
     assert bool(((board.floor().long().sum(1) % 2) == 0).all()) and len(np.unique(board.floor(), axis=0)) == 8
     moons = toy("moons", 4000, torch.Generator().manual_seed(0)) / 1.3
-    to_upper = (((moons + torch.tensor([0.5, 0.25])).norm(dim=1) - 1).abs())
-    to_lower = (((moons + torch.tensor([-0.5, -0.25])).norm(dim=1) - 1).abs())
+    to_upper = ((moons + torch.tensor([0.5, 0.25])).norm(dim=1) - 1).abs()
+    to_lower = ((moons + torch.tensor([-0.5, -0.25])).norm(dim=1) - 1).abs()
     assert float(torch.minimum(to_upper, to_lower).max()) < 0.4
     spiral = toy("spiral", 4000, torch.Generator().manual_seed(0))
     angle = torch.atan2(spiral[:, 1], spiral[:, 0])

@@ -19,7 +19,7 @@ def _normal_kl(mean_1: float, std_1: float, mean_2: float, std_2: float) -> floa
 EXERCISES = {
     "4.1": Exercise(
         answer=0.5 * math.log(0.5 / _POSTERIOR[0]) + 0.5 * math.log(0.5 / _POSTERIOR[1]),
-        hint="The gap is KL(q || posterior): sum q log(q / posterior) over the causes with q > 0; the posterior is the joint divided by 0.29.",
+        hint="The gap is KL(q || posterior): sum q log(q / posterior) where q > 0; the posterior is the joint divided by 0.29.",
         wrong={
             "That is -ELBO. The gap is log p(x) - ELBO, with p(x) = 0.29.": 0.5 * math.log(0.5 / 0.05) + 0.5 * math.log(0.5 / 0.18),
             "That is log p(x) itself. Compute the ELBO of the guess as well and take the difference.": math.log(0.29),

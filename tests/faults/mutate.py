@@ -1,0 +1,408 @@
+"""Break one formula at a time and see who notices.
+
+    python tests/faults/mutate.py                             every mutant against the unit tests of its module
+    python tests/faults/mutate.py --notebooks                 every mutant against the chapters that explain its module
+    python tests/faults/mutate.py --files forward,elbo --list show the mutants only
+
+Each mutant lives in a temporary copy of the package; the working tree is never touched. torch is imported once: every mutant
+runs in a fork. Results go to runs/mutants-tests.json or runs/mutants-notebooks.json; survivors are printed.
+"""
+
+import argparse
+import ast
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE, TESTS, MASTERS, RUNS = ROOT / "ddpm_course", ROOT / "tests", ROOT / "notebooks" / "src", ROOT / "runs"
+FILES: dict[str, tuple[str, ...]] = {  # file -> the functions to break; empty: all
+    "schedule": (),
+    "forward": (),
+    "posterior": (),
+    "prediction": (),
+    "gaussian": (),
+    "elbo": (),
+    "losses": (),
+    "sampling": ("", "time_grid", "_noise_to_add", "ddpm_step", "ddim_variance", "ddim_step", "check_grid", "trajectory"),
+    "exact": (),
+}
+CHAPTERS = {
+    "schedule": ("02", "09", "06"),
+    "forward": ("02", "03", "08"),
+    "posterior": ("03", "09", "05"),
+    "prediction": ("06", "09", "10"),
+    "gaussian": ("01", "05", "04"),
+    "elbo": ("05", "04"),
+    "losses": ("08", "06", "05"),
+    "sampling": ("09", "10"),
+    "exact": ("00", "09", "06", "03"),
+}
+# Mutants that compute the same, or touch only what no test on a CPU can see: (file, function, original, mutated, why).
+EQUIVALENT: list[tuple[str, str, str, str, str]] = []
+
+SWAPS = [("bar_t", "bar_s"), ("t", "s"), ("signal", "noise"), ("x_0", "x_t"), ("eps", "x_t"), ("eps", "z"), ("mean_1", "mean_2"),
+         ("var_1", "var_2"), ("upper", "lower"), ("of_x_0", "of_x_t"), ("mean", "mean_hat"), ("var", "var_hat"), ("alpha", "bar_t"),
+         ("low", "high"), ("x_0_hat", "eps"), ("capped", "snr"), ("S", "T"), ("k", "S")]  # fmt: skip
+DROPPED = {"sqrt", "log", "exp", "cos", "square", "sigmoid", "abs", "detach", "clamp", "all", "any"}
+RENAMED = {"alpha_bar": "alpha", "alpha": "alpha_bar", "beta": "alpha", "cumprod": "cumsum", "min": "max", "max": "min",
+           "any": "all", "all": "any", "log": "exp", "exp": "log"}  # fmt: skip
+FLIPPED: dict[type, tuple[str, str]] = {ast.Lt: ("<=", ">"), ast.LtE: ("<", ">"), ast.Gt: (">=", "<"), ast.GtE: (">", "<"),
+                                        ast.Eq: ("!=",) * 2, ast.NotEq: ("==",) * 2, ast.Is: ("is not",) * 2, ast.IsNot: ("is",) * 2,
+                                        ast.In: ("not in",) * 2, ast.NotIn: ("in",) * 2}  # fmt: skip
+
+
+@dataclass
+class Mutant:
+    """One change: which bytes of which file become what, and what became of it."""
+
+    file: str
+    function: str
+    line: int
+    original: str
+    mutated: str
+    start: int
+    end: int
+    source_line: str
+    killed_by: str = ""
+    seconds: float = 0.0
+
+
+# --- making mutants --------------------------------------------------------------------------------------------------
+
+
+def replacements(node: ast.AST, text: Callable[[ast.AST], str], names: set[str]) -> Iterator[str]:
+    """Everything that a node may be replaced by."""
+    if isinstance(node, ast.BinOp):
+        left, right = text(node.left), text(node.right)
+        swap = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "*"}.get(type(node.op))
+        if swap:
+            yield f"({left} {swap} {right})"
+        if isinstance(node.op, ast.Pow | ast.FloorDiv) or (isinstance(node.op, ast.Sub | ast.Add) and right == "1"):
+            yield f"({left})"
+        if isinstance(node.op, ast.Sub) and left == "1":
+            yield f"({right})"
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.Not):
+        yield f"({text(node.operand)})"
+    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        yield repr(node.value + 1 if isinstance(node.value, int) else node.value * 1.5)
+        if node.value == 1:
+            yield "0"
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        yield repr(not node.value)
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+        for pair in SWAPS:
+            if node.id in pair and names >= set(pair):
+                yield pair[1 - pair.index(node.id)]
+    elif isinstance(node, ast.Compare) and len(node.ops) == 1:
+        for op in dict.fromkeys(FLIPPED[type(node.ops[0])]):
+            yield f"({text(node.left)} {op} {text(node.comparators[0])})"
+    elif isinstance(node, ast.Compare):
+        yield f"({text(node.left)} {FLIPPED[type(node.ops[0])][0]} {text(node.comparators[0])})"
+    elif isinstance(node, ast.BoolOp):
+        yield "(" + f" {'or' if isinstance(node.op, ast.And) else 'and'} ".join(f"({text(v)})" for v in node.values) + ")"
+    elif isinstance(node, ast.IfExp):
+        yield f"({text(node.orelse)} if {text(node.test)} else {text(node.body)})"
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        module = isinstance(node.func.value, ast.Name) and node.func.value.id in ("torch", "math")
+        if node.func.attr in DROPPED and not module:
+            yield f"({text(node.func.value)})"
+    elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and node.attr in RENAMED:
+        yield f"{text(node.value)}.{RENAMED[node.attr]}"
+
+
+def skipped(node: ast.AST) -> bool:
+    """What is not a formula: messages, names of types, imports, text."""
+    return isinstance(node, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom) or getattr(node, "name", "") == "__repr__"
+
+
+def mutants(file: str) -> list[Mutant]:
+    """All mutants of one file of the package."""
+    source = (PACKAGE / f"{file}.py").read_bytes()
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    place = lambda row, column: starts[row - 1] + column  # noqa: E731
+    text = lambda n: source[place(n.lineno, n.col_offset) : place(n.end_lineno, n.end_col_offset)].decode()  # noqa: E731
+    found: list[Mutant] = []
+
+    def visit(node: ast.AST, function: str, names: set[str]) -> None:
+        if skipped(node):
+            return
+        if isinstance(node, ast.FunctionDef | ast.Lambda):
+            function = getattr(node, "name", function)
+            names = names | {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} | {a.arg for a in ast.walk(node) if isinstance(a, ast.arg)}
+        if hasattr(node, "lineno") and (not FILES[file] or function in FILES[file]):
+            start, end = place(node.lineno, node.col_offset), place(node.end_lineno, node.end_col_offset)
+            for new in replacements(node, text, names):
+                line = source.splitlines()[node.lineno - 1].decode().strip()
+                found.append(Mutant(file, function, node.lineno, source[start:end].decode(), new, start, end, line))
+        for field, value in ast.iter_fields(node):
+            if field in ("annotation", "returns", "decorator_list"):
+                continue
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    visit(child, function, names)
+
+    visit(ast.parse(source), "", set())
+    return found
+
+
+def reason(mutant: Mutant) -> str:
+    """Why the mutant is equivalent, if it is listed."""
+    key = (mutant.file, mutant.function, mutant.original, mutant.mutated)
+    return next((why for *rest, why in EQUIVALENT if tuple(rest) == key), "")
+
+
+@contextlib.contextmanager
+def broken_package(mutant: Mutant | None) -> Iterator[Path]:
+    """A folder with a copy of the package in which the mutant lives; weights are linked, not copied."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        copy = Path(folder) / "ddpm_course"
+        shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "assets"))
+        (copy / "assets").symlink_to(PACKAGE / "assets")
+        if mutant:
+            path = copy / f"{mutant.file}.py"
+            source = path.read_bytes()
+            path.write_bytes(source[: mutant.start] + mutant.mutated.encode() + source[mutant.end :])
+        yield Path(folder)
+
+
+# --- running them ----------------------------------------------------------------------------------------------------
+
+
+class Fork:
+    """One piece of work in a process of its own, forked from here; its answer is a text."""
+
+    def __init__(self, work: Callable[[], str], folder: Path, limit: float) -> None:
+        self.file, self.deadline, self.answer = folder / "answer", time.monotonic() + limit, ""
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            with contextlib.suppress(BaseException):
+                null = os.open(os.devnull, os.O_RDWR)
+                os.dup2(null, 1), os.dup2(null, 2)
+                try:
+                    answer = work()
+                except BaseException as error:  # noqa: BLE001 - a mutant may raise anything, SystemExit included
+                    answer = f"{type(error).__name__}: {error}"
+                self.file.write_text(answer)
+            os._exit(0)
+
+    def finished(self) -> bool:
+        """True once there is an answer; "timeout" if it never came, "crash" if the process died."""
+        if os.waitpid(self.pid, os.WNOHANG)[0]:
+            self.answer = self.file.read_text() if self.file.exists() else "crash"
+            return True
+        if time.monotonic() > self.deadline:
+            os.killpg(self.pid, signal.SIGKILL), os.waitpid(self.pid, 0)
+            self.answer = "timeout"
+            return True
+        return False
+
+
+def in_fork(work: Callable[[], str], folder: Path, limit: float) -> str:
+    """What work() returns, computed in a fork."""
+    fork = Fork(work, folder, limit)
+    while not fork.finished():
+        time.sleep(0.05)
+    return fork.answer
+
+
+def use_package(folder: Path) -> None:
+    """Make `import ddpm_course` find the copy in this folder."""
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, str(folder))
+    os.environ["CI"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+    import ddpm_course
+
+    assert Path(ddpm_course.__file__).is_relative_to(folder), "the mutant is not what would be tested"
+
+
+def ask_tests(folder: Path, file: str) -> str:
+    """Empty if the unit tests of this module pass, else the first test that fails."""
+    import pytest
+
+    use_package(folder)
+    failed: list[str] = []
+
+    class Ear:
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            if report.failed:
+                failed.append(report.nodeid.split("::", 1)[1])
+
+        def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+            if report.failed:
+                failed.append("while collecting")
+
+    tests = [str(TESTS / name) for name in (f"test_{file}.py", "test_bad_input.py")]
+    code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:nbval", f"--rootdir={ROOT}", *tests], plugins=[Ear()])
+    return "" if code == 0 else failed[0] if failed else f"pytest exit code {int(code)}"
+
+
+def cells(chapter: str) -> list[tuple[str, str]]:
+    """(name, source) of a chapter's code cells; outputs of cells tagged nbval-ignore-output do not count."""
+    import jupytext
+
+    path = next(MASTERS.glob(f"{chapter}_*.py"))
+    code = [cell for cell in jupytext.read(path).cells if cell.cell_type == "code"]
+    mark = lambda cell: "!" if "nbval-ignore-output" in cell.metadata.get("tags", []) else ""  # noqa: E731
+    return [(f"{path.stem} cell {i}{mark(cell)}", cell.source) for i, cell in enumerate(code, 1)]
+
+
+def play(chapter: str, skip: set[str], limit: float) -> Iterator[tuple[str, str, str, float]]:
+    """Run a chapter cell by cell: (cell, what it printed, its error, its seconds). Skipped cells are left out."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import torch
+
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    torch.manual_seed(0)
+    for name, source in cells(chapter):
+        if name in skip:
+            continue
+        out, error, start = io.StringIO(), "", time.process_time()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+            try:
+                exec(compile(source, name, "exec"), namespace)  # noqa: S102
+            except Exception as problem:  # noqa: BLE001
+                error = f"{type(problem).__name__}: {problem}"[:300]
+        plt.close("all")
+        yield name, out.getvalue(), error, time.process_time() - start
+
+
+def rehearse(folder: Path, chapter: str, heavy: float) -> str:
+    """JSON of the unbroken chapter: cells to skip (heavy, or in need of a heavy one), and what the others print."""
+    use_package(folder)
+    os.chdir(MASTERS.parent)
+    runs = [(name, out, error, seconds) for name, out, error, seconds in play(chapter, set(), heavy)]
+    skip = {name for name, _, error, seconds in runs if seconds > heavy or error}
+    second = list(play(chapter, skip, heavy))
+    skip |= {name for name, _, error, _ in second if error}
+    third = {name: out for name, out, _, _ in play(chapter, skip, heavy)}
+    steady = {name: out for name, out, error, _ in second if third.get(name) == out and not name.endswith("!")}
+    return json.dumps({"skip": sorted(skip), "prints": steady, "seconds": sum(r[3] for r in second),
+                       "errors": {name: error for name, _, error, _ in runs if error}})
+
+
+def ask_chapters(folder: Path, plans: dict[str, dict]) -> str:
+    """Empty if all chapters run and print what they should, else the cell that does not."""
+    use_package(folder)
+    os.chdir(MASTERS.parent)
+    for chapter, plan in plans.items():
+        for name, out, error, _ in play(chapter, set(plan["skip"]), 0):
+            if error:
+                return f"{name}: {error}"
+            if name in plan["prints"] and out != plan["prints"][name]:
+                return f"{name}: prints something else"
+    return ""
+
+
+def run(todo: list[Mutant], ask_for: Callable[[Mutant], Callable[[Path], str]], limit: float, workers: int) -> list[Mutant]:
+    """Try all mutants, `workers` at a time. No threads: a fork of a process with threads may hang."""
+    waiting, active, done = list(reversed(todo)), [], []
+    while waiting or active:
+        while waiting and len(active) < workers:
+            mutant, stack = waiting.pop(), contextlib.ExitStack()
+            folder, ask = stack.enter_context(broken_package(mutant)), ask_for(mutant)
+            active.append((mutant, stack, time.monotonic(), Fork(lambda ask=ask, folder=folder: ask(folder), folder, limit)))
+        for entry in [entry for entry in active if entry[3].finished()]:
+            mutant, stack, start, fork = entry
+            active.remove(entry), stack.close(), done.append(mutant)
+            mutant.killed_by, mutant.seconds = fork.answer, round(time.monotonic() - start, 2)
+            if fork.answer in ("", "timeout", "crash"):
+                print(f"\n{fork.answer or 'SURVIVED'}: {mutant.file}.py:{mutant.line} {mutant.function}: "
+                      f"{mutant.original} -> {mutant.mutated}\n    {mutant.source_line}", flush=True)
+            elif len(done) % 25 == 0:
+                print(f"{len(done)}/{len(todo)}", end=" ", flush=True)
+        time.sleep(0.02)
+    return done
+
+
+def preload() -> None:
+    """Import everything heavy once, before the forks; nothing may run in torch's threads before them."""
+    sys.path.insert(0, str(TESTS))
+    import hypothesis, jupytext, matplotlib, mpmath, numpy, pytest, scipy.stats, sklearn.datasets, sympy, torch, torch.optim.swa_utils  # noqa: E401, F401, I001
+    import ipywidgets, IPython.display, safetensors.torch, tqdm, matplotlib.pyplot  # noqa: E401, F401, I001
+
+    assert "ddpm_course" not in sys.modules
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", default=",".join(FILES), help="modules, separated by commas")
+    parser.add_argument("--notebooks", action="store_true", help="ask the chapters instead of the unit tests")
+    parser.add_argument("--chapters", default="", help="only these chapters, such as 02,03")
+    parser.add_argument("--heavy", type=float, default=15, help="leave out cells that take longer, in CPU seconds")
+    parser.add_argument("--limit", type=float, default=300, help="seconds for one mutant")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--survivors", action="store_true", help="only those that survived the last run")
+    parser.add_argument("--list", action="store_true", help="print the mutants and stop")
+    options = parser.parse_args()
+
+    kind = "notebooks" if options.notebooks else "tests"
+    record = RUNS / f"mutants-{kind}.json"
+    todo = [mutant for file in options.files.split(",") for mutant in mutants(file) if not reason(mutant)]
+    if options.survivors:
+        last = {(m["file"], m["function"], m["original"], m["mutated"]) for m in json.loads(record.read_text()) if not m["killed_by"]}
+        todo = [m for m in todo if (m.file, m.function, m.original, m.mutated) in last]
+    if options.list:
+        for m in todo:
+            print(f"{m.file}.py:{m.line} {m.function}: {m.original} -> {m.mutated}")
+        print(f"{len(todo)} mutants")
+        return 0
+
+    preload()
+    plans: dict[str, dict] = {}
+    if options.notebooks:
+        present = {path.stem[:2] for path in MASTERS.glob("[0-9]*.py")} & (set(options.chapters.split(",")) if options.chapters else {c for cs in CHAPTERS.values() for c in cs})
+        needed = sorted(c for c in present if any(c in CHAPTERS[f] for f in options.files.split(",")))
+        for chapter in needed:
+            with broken_package(None) as folder:
+                answer = in_fork(lambda: rehearse(folder, chapter, options.heavy), folder, 1800)  # noqa: B023
+            plans[chapter] = json.loads(answer)
+            plan = plans[chapter]
+            print(f"chapter {chapter}: {plan['seconds']:.1f} s, {len(plan['prints'])} cells compared, left out: {plan['skip'] or 'nothing'} {plan['errors'] or ''}")
+    else:
+        with broken_package(None) as folder:
+            for file in dict.fromkeys(m.file for m in todo):
+                answer = in_fork(lambda: ask_tests(folder, file), folder, options.limit)  # noqa: B023
+                if answer:
+                    print(f"the unbroken package fails test_{file}.py: {answer}")
+                    return 2
+
+    def ask_for(mutant: Mutant) -> Callable[[Path], str]:
+        mine = {c: plans[c] for c in CHAPTERS[mutant.file] if c in plans}
+        return (lambda folder: ask_chapters(folder, mine)) if options.notebooks else (lambda folder: ask_tests(folder, mutant.file))
+
+    start = time.monotonic()
+    done = run(todo, ask_for, options.limit, options.workers)
+    RUNS.mkdir(exist_ok=True)
+    record.write_text(json.dumps([asdict(m) for m in done], indent=1, ensure_ascii=False) + "\n")
+    print()
+    for file in dict.fromkeys(m.file for m in done):
+        mine = [m for m in done if m.file == file]
+        print(f"{file:11s} {len(mine):4d} mutants, {sum(bool(m.killed_by) for m in mine):4d} noticed")
+    left = [m for m in done if not m.killed_by]
+    print(f"{len(done)} mutants by {kind} in {time.monotonic() - start:.0f} s: {len(done) - len(left)} noticed, {len(left)} survive, "
+          f"{len(EQUIVALENT)} kinds listed as equivalent; see {record.relative_to(ROOT)}")
+    return bool(left)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
