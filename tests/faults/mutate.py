@@ -11,6 +11,7 @@ runs in a fork. Results go to runs/mutants-tests.json or runs/mutants-notebooks.
 import argparse
 import ast
 import contextlib
+import gc
 import io
 import json
 import os
@@ -50,6 +51,7 @@ CHAPTERS = {
 # Mutants that compute the same, or touch only what no test on a CPU can see: (file, function, original, mutated, why).
 EQUIVALENT: list[tuple[str, str, str, str, str]] = []
 
+PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:nbval", "-p", "no:xdist", f"--rootdir={ROOT}"]
 SWAPS = [("bar_t", "bar_s"), ("t", "s"), ("signal", "noise"), ("x_0", "x_t"), ("eps", "x_t"), ("eps", "z"), ("mean_1", "mean_2"),
          ("var_1", "var_2"), ("upper", "lower"), ("of_x_0", "of_x_t"), ("mean", "mean_hat"), ("var", "var_hat"), ("alpha", "bar_t"),
          ("low", "high"), ("x_0_hat", "eps"), ("capped", "snr"), ("S", "T"), ("k", "S")]  # fmt: skip
@@ -168,7 +170,7 @@ def broken_package(mutant: Mutant | None) -> Iterator[Path]:
     """A folder with a copy of the package in which the mutant lives; weights are linked, not copied."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = Path(folder) / "ddpm_course"
-        shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "assets"))
+        shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("assets"))
         (copy / "assets").symlink_to(PACKAGE / "assets")
         if mutant:
             path = copy / f"{mutant.file}.py"
@@ -221,7 +223,6 @@ def in_fork(work: Callable[[], str], folder: Path, limit: float) -> str:
 
 def use_package(folder: Path) -> None:
     """Make `import ddpm_course` find the copy in this folder."""
-    sys.dont_write_bytecode = True
     sys.path.insert(0, str(folder))
     os.environ["CI"] = "1"
     import torch
@@ -248,9 +249,11 @@ def ask_tests(folder: Path, file: str) -> str:
             if report.failed:
                 failed.append("while collecting")
 
-    tests = [str(TESTS / name) for name in (f"test_{file}.py", "test_bad_input.py")]
-    code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:nbval", f"--rootdir={ROOT}", *tests], plugins=[Ear()])
-    return "" if code == 0 else failed[0] if failed else f"pytest exit code {int(code)}"
+    for name in (f"test_{file}.py", "test_bad_input.py"):
+        code = pytest.main([*PYTEST, str(TESTS / name)], plugins=[Ear()])
+        if code:
+            return failed[0] if failed else f"pytest exit code {int(code)}"
+    return ""
 
 
 def cells(chapter: str) -> list[tuple[str, str]]:
@@ -339,7 +342,16 @@ def preload() -> None:
     sys.path.insert(0, str(TESTS))
     import hypothesis, jupytext, matplotlib, mpmath, numpy, pytest, scipy.stats, sklearn.datasets, sympy, torch, torch.optim.swa_utils  # noqa: E401, F401, I001
     import ipywidgets, IPython.display, safetensors.torch, tqdm, matplotlib.pyplot  # noqa: E401, F401, I001
+    import reference  # its tables of 40 digits are computed once, here
 
+    for name in reference.NAMES:
+        for T in (1, 2, 7, 10, 60, 100, 1000):
+            reference.alpha_bars(name, T)
+    with contextlib.redirect_stdout(io.StringIO()):
+        pytest.main([*PYTEST, "--co", str(TESTS / "conftest.py")])  # loads pytest's plugins
+    with contextlib.suppress(Exception):  # hypothesis looks through all modules once: better here than in every fork
+        hypothesis.internal.conjecture.providers._get_local_constants()
+    gc.freeze()  # and the collector need not look at them again in every fork
     assert "ddpm_course" not in sys.modules
 
 

@@ -1,0 +1,72 @@
+"""Checks of chapter 03, the posterior."""
+
+import math
+
+from . import Exercise
+
+_JUMPS = ((0.7, -0.4, 0.9, 0.3), (-1.2, 0.8, 0.5, 0.45), (0.2, 1.5, 0.99, 0.6))
+_SPREADS = ((0.5, 0.9, 0.7), (0.1, 0.6, 0.3), (2.0, 0.8, 0.75))
+
+
+def _mean_by_precision(x_0: float, x_t: float, bar_s: float, bar_t: float) -> float:
+    """Two witnesses about x_s: one knows x_0, the other knows x_t; each counts with its precision."""
+    alpha = bar_t / bar_s
+    prior, likelihood = 1 / (1 - bar_s), alpha / (1 - alpha)
+    return (prior * math.sqrt(bar_s) * x_0 + likelihood * x_t / math.sqrt(alpha)) / (prior + likelihood)
+
+
+def _kept_by_total_variance(c: float, bar_s: float, bar_t: float) -> float:
+    """beta~ / (beta~ + weight^2 Var(x_0 | x_t)), the law of total variance."""
+    alpha = bar_t / bar_s
+    tilde = 1 / (1 / (1 - bar_s) + alpha / (1 - alpha))
+    weight = tilde * math.sqrt(bar_s) / (1 - bar_s)
+    return tilde / (tilde + weight**2 / (1 / c + bar_t / (1 - bar_t)))
+
+
+EXERCISES = {
+    "3.1": Exercise(
+        answer=1 / (0.8 / 0.2 + 1 / 0.1),
+        hint="beta~_2 = (1 - alpha_bar_1) / (1 - alpha_bar_2) beta_2, with alpha_bar_1 = 0.9 and alpha_bar_2 = 0.72.",
+        wrong={
+            "That is beta_2; knowing x_0 as well makes the bell narrower.": 0.2,
+            "The fraction is upside down: the earlier time, with less noise, is in the numerator.": 0.28 / 0.1 * 0.2,
+            "You used alpha_bar where 1 - alpha_bar belongs.": 0.9 / 0.72 * 0.2,
+            "The denominator 1 - alpha_bar_2 is missing.": 0.1 * 0.2,
+        },
+    ),
+    "3.2": Exercise(
+        answer=1.0,
+        hint="x_t = 0.6 x_0 + 0.8 eps: solve for x_0.",
+        wrong={
+            "Roots are missing: signal and noise enter with sqrt(alpha_bar) and sqrt(1 - alpha_bar).": (1 - 0.64 * 0.5) / 0.36,
+            "You subtracted the noise but did not undo the shrinking: divide by sqrt(alpha_bar).": 0.6,
+            "The noise is scaled by sqrt(1 - alpha_bar) = 0.8 before it is subtracted.": 0.5 / 0.6,
+        },
+    ),
+    "3.3": Exercise(
+        answer=_mean_by_precision,
+        inputs=_JUMPS,
+        hint="Witness one: sqrt(bar_s) x_0, variance 1 - bar_s. Witness two: x_t / sqrt(alpha), variance (1 - alpha) / alpha, alpha = bar_t / bar_s.",
+        wrong={
+            "The weights are exchanged: the weight of x_t has the factor 1 - bar_s.":
+                lambda x_0, x_t, bar_s, bar_t: ((bar_t / bar_s) ** 0.5 * (1 - bar_s) * x_0 + bar_s**0.5 * (1 - bar_t / bar_s) * x_t) / (1 - bar_t),
+            "The jump's alpha is bar_t / bar_s, not bar_t.":
+                lambda x_0, x_t, bar_s, bar_t: (bar_s**0.5 * (1 - bar_t) * x_0 + bar_t**0.5 * (1 - bar_s) * x_t) / (1 - bar_t),
+            "The roots are missing: sqrt(bar_s) goes with x_0, sqrt(alpha) with x_t.":
+                lambda x_0, x_t, bar_s, bar_t: (bar_s * (1 - bar_t / bar_s) * x_0 + bar_t / bar_s * (1 - bar_s) * x_t) / (1 - bar_t),
+            "That is the prior's mean; it ignores x_t.": lambda x_0, x_t, bar_s, bar_t: bar_s**0.5 * x_0,
+        },
+    ),
+    "3.4": Exercise(
+        answer=_kept_by_total_variance,
+        inputs=_SPREADS,
+        hint="True variance: beta v_s / v_t with v = alpha_bar c + 1 - alpha_bar. Yours: beta (1 - bar_s) / (1 - bar_t). Divide.",
+        wrong={
+            "That is beta~ / beta: right for c = 1 only.": lambda c, bar_s, bar_t: (1 - bar_s) / (1 - bar_t),
+            "You compared with the spread of x_t or x_s, not with the variance of the step.":
+                lambda c, bar_s, bar_t: (bar_t * c + 1 - bar_t) / (bar_s * c + 1 - bar_s),
+            "Upside down: a fraction kept is at most 1.":
+                lambda c, bar_s, bar_t: (1 - bar_t) / (1 - bar_s) * (bar_s * c + 1 - bar_s) / (bar_t * c + 1 - bar_t),
+        },
+    ),
+}
