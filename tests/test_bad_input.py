@@ -68,7 +68,7 @@ def refused(call: Callable[[], object], text: str) -> None:
 @pytest.mark.parametrize("bad", [0, -1, 11, torch.tensor([0, 3]), torch.tensor([3, -2]), torch.tensor([11, 3])], ids=str)
 @pytest.mark.parametrize("name", AT_T)
 def test_t_outside_1_to_T(name: str, bad: object) -> None:
-    refused(lambda: AT_T[name](bad), r"outside (0|1)\.\.10; time is the paper's")
+    refused(lambda: AT_T[name](bad), r"outside 1\.\.10; time is the paper's")
 
 
 @pytest.mark.parametrize("bad", [3.0, torch.tensor([3.0, 4.0]), torch.tensor([3, 4], dtype=torch.int32), torch.tensor([[3, 4]]), True], ids=str)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ddpm_course import CourseError, linear_schedule, q_posterior, rescale_zero_terminal_snr, reverse_variance
 from ddpm_course.errors import ShapeError, TimestepError
+from ddpm_course.posterior import VARIANCES
 from ddpm_course.schedule import SCHEDULES
 
 each_family = pytest.mark.parametrize("name", reference.NAMES)
@@ -79,6 +80,15 @@ def test_int_and_tensor_times_agree() -> None:
         assert isinstance(v, float) and float(var[i]) == pytest.approx(v, abs=1e-16)
 
 
+def test_coefficients_take_the_type_of_x_t() -> None:
+    schedule, (x_0, x_t) = linear_schedule(), torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(2))
+    t = torch.tensor([2, 300, 1000])
+    mean, var = q_posterior(schedule, x_0, x_t.double(), t)
+    wanted, wanted_var = q_posterior(schedule, x_0.double(), x_t.double(), t)
+    torch.testing.assert_close(mean, wanted, rtol=0, atol=1e-14)
+    assert torch.equal(var, wanted_var)
+
+
 @each_family
 def test_variance_conventions(name: str) -> None:
     schedule, bars = SCHEDULES[name](), reference.alpha_bars(name)
@@ -100,6 +110,7 @@ def test_variances_of_longer_steps(kind: str) -> None:
     for t, s in [(100, 50), (37, 5), (80, 79)]:
         right = 1 - bars[t] / bars[s] if kind == "beta" else reference.posterior(bars[t], bars[s])[2]
         assert reverse_variance(schedule, t, s, kind) == pytest.approx(float(right), rel=1e-10)
+    assert VARIANCES[kind](schedule, torch.tensor([100, 37]), torch.tensor([50, 5])).shape == (2,)
     column = reverse_variance(schedule, torch.tensor([100, 37]), torch.tensor([50, 5]), kind, ndim=4)
     assert column.shape == (2, 1, 1, 1)
 
@@ -114,6 +125,11 @@ def test_clipping_takes_the_next_pair() -> None:
     mixed = reverse_variance(schedule, torch.tensor([10, 10]), torch.tensor([0, 9]), "posterior_clipped")
     both = [reference.posterior(bars[20], bars[10])[2], reference.posterior(bars[10], bars[9])[2]]
     assert mixed.tolist() == pytest.approx([float(b) for b in both], rel=1e-10)
+    from_t = [reference.posterior(bars[2 * t], bars[t])[2] for t in (10, 20)]
+    to_zero = reverse_variance(schedule, torch.tensor([10, 20]), 0, "posterior_clipped")
+    assert to_zero.tolist() == pytest.approx([float(v) for v in from_t], rel=1e-10)
+    from_10 = reverse_variance(schedule, 10, torch.tensor([0, 9]), "posterior_clipped")
+    assert from_10.tolist() == pytest.approx([float(b) for b in both], rel=1e-10)
     one_s = reverse_variance(schedule, torch.tensor([10, 20]), 5, "posterior_clipped")
     assert one_s.tolist() == pytest.approx([float(reference.posterior(bars[t], bars[5])[2]) for t in (10, 20)], rel=1e-10)
 

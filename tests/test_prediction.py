@@ -1,5 +1,6 @@
 """eps, x_0, v and the score: every conversion against 40 digits, every cycle back to where it began."""
 
+from functools import lru_cache
 from itertools import permutations
 
 import mpmath as mp
@@ -42,6 +43,7 @@ CYCLES = [(*p, p[0]) for n in (2, 3) for p in permutations(("eps", "x_0", "v"), 
 each_schedule = pytest.mark.parametrize("name", SCHEDULE)
 
 
+@lru_cache
 def shares(name: str) -> tuple[Tensor, Tensor]:
     """sqrt(alpha_bar) and sqrt(1 - alpha_bar), (1000, 1) float64."""
     if name in reference.NAMES:
@@ -51,6 +53,7 @@ def shares(name: str) -> tuple[Tensor, Tensor]:
     return tuple(reference.tensor([mp.sqrt(x) for x in part])[:, None] for part in (bars, [1 - b for b in bars]))
 
 
+@lru_cache
 def truth(name: str, dtype: torch.dtype, width: int = 16) -> dict[str, Tensor]:
     """All quantities at every t, computed in float64 without the package, then rounded."""
     generator, (signal, noise) = torch.Generator().manual_seed(0), shares(name)
@@ -153,12 +156,11 @@ def test_clipping_moves_only_what_is_outside() -> None:
 
 
 def test_guard_names_the_time() -> None:
-    good = guard_finite(lambda x, t: x)
-    x = torch.zeros(2, 2)
-    assert good(x, torch.tensor([7, 7])) is x
+    x, eps = torch.zeros(2, 2), torch.ones(2, 2)
+    assert guard_finite(lambda x, t: eps)(x, torch.tensor([7, 7])) is eps
     for bad in (float("nan"), float("inf")):
         with pytest.raises(NonFiniteError, match="t = 7"):
-            good(torch.tensor([[0.0, bad]]), torch.tensor([7]))
+            guard_finite(lambda x, t: x + bad)(x, torch.tensor([7, 7]))
 
 
 def test_refusals() -> None:

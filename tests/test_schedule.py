@@ -98,6 +98,7 @@ def test_at_gives_a_float_or_a_column() -> None:
     assert column.flatten().tolist() == [schedule.at(t) for t in (0, 3, 10)]
     assert schedule.at(torch.tensor([2])).shape == (1,)
     assert schedule.at(torch.tensor(4), ndim=2).shape == (1, 1)
+    assert schedule.at(torch.tensor([4], device="meta"), ndim=2).device.type == "meta"  # the table follows t
 
 
 def test_pair_defaults_to_one_step() -> None:
@@ -145,6 +146,7 @@ def test_zero_terminal_snr_keeps_the_first_and_moves_the_last() -> None:
 
 def test_zero_terminal_snr_defaults_to_a_millionth_and_refuses_nonsense() -> None:
     assert float(rescale_zero_terminal_snr(linear_schedule()).alpha_bar[-1]) == pytest.approx(1e-6, rel=1e-9)
+    assert float(rescale_zero_terminal_snr(linear_schedule(), 0.99988).alpha_bar[-1]) == pytest.approx(0.99988, rel=1e-9)
     for end in (0.0, -1.0, float(linear_schedule().alpha_bar[1]), 2.0):
         with pytest.raises(ScheduleError, match="alpha_bar_T = "):
             rescale_zero_terminal_snr(linear_schedule(), end)
@@ -153,7 +155,8 @@ def test_zero_terminal_snr_defaults_to_a_millionth_and_refuses_nonsense() -> Non
 def test_moving_keeps_float64_and_stays_where_there_is_none() -> None:
     schedule = linear_schedule(5)
     moved, apple = schedule.to("cpu"), schedule.to("mps")  # "mps" is only a name here: its tables stay
-    assert moved is not schedule and torch.equal(moved.alpha_bar, schedule.alpha_bar) and moved.T == 5
+    assert moved is not schedule and moved.T == 5
+    assert all(torch.equal(getattr(moved, name), getattr(schedule, name)) for name in ("beta", "alpha", "alpha_bar"))
     assert apple.alpha_bar.device.type == "cpu" and apple.at(3) == schedule.at(3)
     elsewhere = schedule.to("meta")
     assert elsewhere.beta.device.type == elsewhere.alpha.device.type == elsewhere.alpha_bar.device.type == "meta"
@@ -172,6 +175,8 @@ def test_repr_is_short() -> None:
 def test_alpha_bar_must_fall_and_stay_above_zero() -> None:
     with pytest.raises(ScheduleError, match="does not fall"):
         NoiseSchedule([0.1, 1e-17])
+    with pytest.raises(ScheduleError, match="does not fall"):
+        NoiseSchedule([0.1, 0.1, 1e-17])
     with pytest.raises(ScheduleError, match="underflows"):
         NoiseSchedule([1 - 1e-16] * 21)
     with pytest.raises(ScheduleError, match=r"beta_2 = 1 is outside"):

@@ -37,13 +37,15 @@ EXERCISES = {
     "0.4": Exercise(
         answer=lambda x_t, bar: 0.5 * (1 + math.tanh(x_t * bar**0.5 / (1 - bar))),
         inputs=((0.2, 0.5), (-1.0, 0.3), (0.7, 0.05)),
-        hint="The needed noises are (x_t -+ sqrt(alpha_bar)) / sqrt(1 - alpha_bar); compare exp(-eps^2 / 2), and divide by the sum of both.",
+        hint="The needed noises are (x_t -+ sqrt(alpha_bar)) / sqrt(1 - alpha_bar); compare exp(-eps^2 / 2).",
         wrong={
             "That is the probability of black.": lambda x_t, bar: 0.5 * (1 - math.tanh(x_t * bar**0.5 / (1 - bar))),
             "The needed noise is divided by sqrt(1 - alpha_bar), so its square is divided by 1 - alpha_bar.":
                 lambda x_t, bar: 0.5 * (1 + math.tanh(x_t * bar**0.5)),
-            "The clean pixel is shrunk by sqrt(alpha_bar), not by alpha_bar.": lambda x_t, bar: 0.5 * (1 + math.tanh(x_t * bar / (1 - bar))),
-            "The exponent is -eps^2 / 2; the one half is missing.": lambda x_t, bar: 0.5 * (1 + math.tanh(2 * x_t * bar**0.5 / (1 - bar))),
+            "The clean pixel is shrunk by sqrt(alpha_bar), not by alpha_bar.":
+                lambda x_t, bar: 0.5 * (1 + math.tanh(x_t * bar / (1 - bar))),
+            "The exponent is -eps^2 / 2; the one half is missing.":
+                lambda x_t, bar: 0.5 * (1 + math.tanh(2 * x_t * bar**0.5 / (1 - bar))),
         },
     ),
 }

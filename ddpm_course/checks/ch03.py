@@ -46,10 +46,11 @@ EXERCISES = {
     "3.3": Exercise(
         answer=_mean_by_precision,
         inputs=_JUMPS,
-        hint="Witness one: sqrt(bar_s) x_0, variance 1 - bar_s. Witness two: x_t / sqrt(alpha), variance (1 - alpha) / alpha, alpha = bar_t / bar_s.",
+        hint="Two witnesses: sqrt(bar_s) x_0 with variance 1 - bar_s, and x_t / sqrt(alpha) with variance (1 - alpha) / alpha; "
+             "alpha = bar_t / bar_s.",
         wrong={
             "The weights are exchanged: the weight of x_t has the factor 1 - bar_s.":
-                lambda x_0, x_t, bar_s, bar_t: ((bar_t / bar_s) ** 0.5 * (1 - bar_s) * x_0 + bar_s**0.5 * (1 - bar_t / bar_s) * x_t) / (1 - bar_t),
+                lambda x_0, x_t, bar_s, bar_t: _mean_by_precision(x_t, x_0, bar_s, bar_t),
             "The jump's alpha is bar_t / bar_s, not bar_t.":
                 lambda x_0, x_t, bar_s, bar_t: (bar_s**0.5 * (1 - bar_t) * x_0 + bar_t**0.5 * (1 - bar_s) * x_t) / (1 - bar_t),
             "The roots are missing: sqrt(bar_s) goes with x_0, sqrt(alpha) with x_t.":

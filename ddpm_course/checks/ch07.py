@@ -7,13 +7,11 @@ import torch
 from . import Exercise
 
 
-def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float | None = None) -> torch.Tensor:
+def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Attention in plain loops: a weighted mean of the rows of v for each row of q."""
     rows = []
     for question in q.tolist():
-        scores = [
-            sum(a * b for a, b in zip(question, key, strict=True)) * (q.shape[1] ** -0.5 if scale is None else scale) for key in k.tolist()
-        ]
+        scores = [sum(a * b for a, b in zip(question, key, strict=True)) / math.sqrt(q.shape[1]) for key in k.tolist()]
         shares = [math.exp(s - max(scores)) for s in scores]
         rows.append([sum(w * x for w, x in zip(shares, column, strict=True)) / sum(shares) for column in v.T.tolist()])
     return torch.tensor(rows)
@@ -47,9 +45,9 @@ EXERCISES = {
     ),
     "7.3": Exercise(
         answer=[256 + 256] * 8 + [256 + 128, 256 + 128, 128 + 128, 128 + 128],
-        hint="The encoder pushes 128 | 128 128 128 | 256 256 256 | 256 256 256 | 256 256 (conv_in, then blocks and halvings). Pop from the right.",
+        hint="It pushes 128 (conv_in), then blocks and halvings: 128 128 128, 256 256 256, 256 256 256, 256 256. Pop from the right.",
         wrong={
-            "Halving layers push their map as well; so the last block at 256 gets the 128 of the first halving.": [512] * 9
+            "Halving layers push too; so the last block at 256 gets the 128 of the first halving.": [512] * 9
             + [384, 256, 256],
             "That is the output of each block; its input is its own map and a skip side by side.": [256] * 9 + [128] * 3,
             "First in, last out: the decoder starts with the encoder's last map.": [384] * 4 + [512] * 5 + [384] * 3,

@@ -19,14 +19,12 @@ import matplotlib.pyplot as plt
 import sympy as sp
 import torch
 
-from ddpm_course import (
-    FiniteData, clip_x_0, cosine_schedule, ddim_sample, ddim_step, ddpm_sample, ddpm_step, eps_to_x_0, load_model, q_sample, shipped,
-    time_grid, trajectory,
-)  # fmt: skip
+from ddpm_course import FiniteData, clip_x_0, cosine_schedule, eps_to_x_0, load_model, q_sample, shipped
 from ddpm_course.checks import check, must_pass
 from ddpm_course.data import digits, mnist5k
 from ddpm_course.plots import scatter_row, show_images, show_rows, style
 from ddpm_course.proofs import Expect, agrees, bar_t, derive, equation, table_values, x_t
+from ddpm_course.sampling import ddim_sample, ddim_step, ddpm_sample, ddpm_step, time_grid, trajectory
 
 style()
 schedule = cosine_schedule(T=1000)
@@ -86,7 +84,7 @@ derive("0.2", Expect((x - g) ** 2, x),
 def restore(x_t, t):
     """The best possible guess of the clean pictures, if they are among the training digits."""
     share = float(schedule.alpha_bar[t])
-    needed = (x_t.flatten(1)[:, None] - share**0.5 * data.flatten(1)) / (1 - share) ** 0.5  # noise needed, for each candidate
+    needed = (x_t.flatten(1)[:, None] - share**0.5 * data.flatten(1)) / (1 - share) ** 0.5  # noise for each candidate
     weight = torch.softmax(-needed.double().square().sum(2) / 2, dim=1)  # (pictures, candidates)
     return (weight @ data.flatten(1).double()).reshape(x_t.shape).float(), weight
 
@@ -120,13 +118,20 @@ print("restored by hand = restored by the package: True")
 
 # %%
 restored = {"data": picture}
-for t in (300, 600, 800, 950):
+for t in (200, 400, 600, 900):
     x_noisy = q_sample(schedule, picture, t, noise)
     restored |= {f"t = {t}": x_noisy, f"restored {t}": restore(x_noisy, t)[0]}
 show_rows(restored);
 
+# %%
+many, rng = data[:100], torch.Generator().manual_seed(8)
+for t in (200, 400, 600, 900):
+    weight = restore(q_sample(schedule, many, t, torch.randn(many.shape, generator=rng)), t)[1]
+    right = float((weight.argmax(1) == torch.arange(100)).double().mean())
+    print(f"t = {t}: the candidate with the largest weight is the right one for {right:.0%} of {len(many)} digits")
+
 # %% [markdown]
-# Look closely. At $t=300$ the restoration is perfect, since only one training digit fits. At $t=600$ it is still nearly always right, although *you* could hardly read the noisy ones. At $t=800$ some restored digits are the wrong ones, or blends of several. At $t=950$ all restorations look alike: a grey smear, close to the average of all digits. It is the best guess in the sense of squared error, and it looks like no digit at all.
+# Look closely. At $t=200$ nearly every restoration is perfect, since only one training digit fits. At $t=400$ most are still right, though *you* could hardly read some of the noisy ones; a few are blends. At $t=600$ many candidates compete, and most restorations are blurred means of similar digits. At $t=900$ all restorations look alike: a grey smear, close to the average of all digits. It is the best guess in the sense of squared error, and it looks like no digit at all.
 #
 # That is the central difficulty. **One big step from noise to picture gives a blur.** The way out is to take many small steps, and to let chance decide a little at each.
 #
@@ -148,7 +153,7 @@ def draw(t, digit):
     bottom.set(ylim=(0, 1), xlabel="the five best candidates for the first digit", ylabel="weight")
 
 
-explore(draw, t=slider(1, 1000, 700, label="t"), digit=choice(range(10), "digit"))
+explore(draw, t=slider(1, 1000, 350, label="t"), digit=choice(range(10), "digit"))
 
 # %% [markdown]
 # ## Walk back in small steps
@@ -167,10 +172,10 @@ def one_tick(x_t, t, s):
 
 
 film = {t: (x_now, guess) for t, x_now, guess in trajectory(one_tick, start, time_grid(1000, 1000))}
-show_rows({f"t = {t}": film[t][0] for t in (1000, 800, 600, 400, 200, 0)} | {"its guess at 800": film[800][1]});
+show_rows({f"t = {t}": film[t][0] for t in (1000, 800, 600, 400, 200, 0)} | {"its guess at 600": film[600][1]});
 
 # %% [markdown]
-# From the top down, static turns into digits. The bottom row shows what the oracle guessed at $t=800$: a blur that contains several possibilities. By $t=0$ chance has decided for one of them.
+# From the top down, static turns into digits. The bottom row shows what the oracle guessed at $t=600$: blurs that contain several possibilities. By $t=0$ chance has decided for one of them.
 #
 # Are these digits *new*? We look for the nearest training digit of each. The distance below is the root mean square over the pixels.
 
@@ -181,7 +186,8 @@ def nearest(x, known):
     return known[index], distance / x[0].numel() ** 0.5
 
 
-drawn = ddpm_sample(oracle, schedule, shape=(10, 1, 8, 8), generator=torch.Generator().manual_seed(2))  # the same walk, in one call
+rng = torch.Generator().manual_seed(2)
+drawn = ddpm_sample(oracle, schedule, shape=(10, 1, 8, 8), generator=rng)  # the same walk, in one call
 twin, distance = nearest(drawn, data)
 assert float(distance.max()) < 1e-3
 print(f"drawn with the oracle: {len(drawn)} digits, exact copies of training digits: {int((distance < 1e-3).sum())}")
@@ -208,7 +214,7 @@ _, fresh_distance = nearest(digits().val.images, data)
 copies = int((distance < 0.05).sum())
 assert copies == 0 and 0.5 < float(distance.mean() / fresh_distance.mean()) < 2
 print(f"copies among the {len(new)} drawn: {copies}")
-print(f"nearest training digit of a real, unseen digit: {float(fresh_distance.mean()):.2f} away on average (n = {len(fresh_distance)})")
+print(f"a real, unseen digit is {float(fresh_distance.mean()):.2f} away on average (n = {len(fresh_distance)})")
 print("drawn digits are between half and twice as far away: True")
 
 # %% [markdown]
@@ -217,13 +223,14 @@ print("drawn digits are between half and twice as far away: True")
 # %%
 large = load_model(shipped("mnist"))
 model_28 = clip_x_0(large.eps_model(), large.schedule)
-new_28 = ddim_sample(model_28, large.schedule, shape=(8, 1, 28, 28), num_steps=25, generator=torch.Generator().manual_seed(4))
+rng = torch.Generator().manual_seed(4)
+new_28 = ddim_sample(model_28, large.schedule, shape=(8, 1, 28, 28), num_steps=25, generator=rng)
 twin_28, distance_28 = nearest(new_28, mnist5k().train.images)
 assert float(distance_28.min()) > 0.1
 show_rows({"drawn": new_28, "nearest in training": twin_28});
 
 # %% [markdown]
-# Most are digits, a few are not quite. These are small networks, trained on a CPU; chapters 07 to 10 build, train and sample them, and say how to measure what "not quite" means.
+# Most are digits; one or another may be not quite. These are small networks, trained on a CPU; chapters 07 to 10 build, train and sample them, and say how to measure what "not quite" means.
 #
 # > **The black box and its parts.** From outside, a generator is a box: a button on one side, a picture on the other. Open it, and you find only four parts. A *schedule* that says how much noise belongs to each time. A *network* that looks at a noisy picture and guesses the noise. A *loss* that tells it how wrong it was, used in training and never again. A *sampler* that asks the network many times and takes a small step after each answer. *Where it breaks:* a box suggests that the picture is somewhere inside, waiting. Nothing is stored. The picture comes about on the way, from the noise that you put in and the chances that you add.
 
@@ -243,7 +250,7 @@ from torch import nn
 
 def real_points(n):  # the data: eight heaps on a ring
     angle = torch.randint(8, (n,)) * math.pi / 4
-    return 1.4 * torch.stack([angle.cos(), angle.sin()], dim=1) + 0.1 * torch.randn(n, 2)  # chapter 01: a Gaussian of std 0.1
+    return 1.4 * torch.stack([angle.cos(), angle.sin()], dim=1) + 0.1 * torch.randn(n, 2)  # chapter 01: Gaussian
 
 
 T = 200
@@ -258,19 +265,21 @@ def q(x_0, t, eps):  # chapter 02: jump from clean to time t; t counts 1..T, a l
 
 
 # %% [markdown]
-# Next the network. It gets a noisy point and the time, and answers with a guess of the noise, which is again two numbers. The time enters as a handful of waves, since a network digests many numbers between $-1$ and $1$ better than a single one between 1 and 200.
+# Next the network. It gets a noisy point and the time, and answers with a guess of the noise, which is again two numbers. The time enters as a handful of waves (sines and cosines of several frequencies), since a network digests many numbers between $-1$ and $1$ better than a single one between 1 and 200. The point enters as itself and as waves, so that small differences count. The comment `(B, 8)` gives a shape: $B$ points in a batch, 8 numbers each.
 
 # %%
 class Net(nn.Module):  # chapter 07: for pictures this becomes a U-Net
     def __init__(self, width=128):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(2 + 16, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
+            nn.Linear(2 + 2 * (8 + 6), width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
             nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2),
         )  # fmt: skip
 
     def forward(self, x_t, t):
-        waves = t[:, None] / T * math.pi * 2.0 ** torch.arange(-1, 7)  # chapter 07: time embedding
+        of_t = t[:, None] / T * math.pi * 2.0 ** torch.arange(-1, 7)  # chapter 07: time embedding, (B, 8)
+        of_x = torch.cat([x_t * math.pi / 2, x_t * math.pi, x_t * math.pi * 2], dim=1)  # chapter 07: sharp edges, (B, 6)
+        waves = torch.cat([of_t, of_x], dim=1)
         return self.layers(torch.cat([x_t, waves.sin(), waves.cos()], dim=1))  # chapter 06: why it predicts eps
 
 
@@ -280,10 +289,10 @@ class Net(nn.Module):  # chapter 07: for pictures this becomes a U-Net
 # %%
 torch.manual_seed(0)
 net = Net()
-optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
-decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=3000)  # chapter 08: smaller steps towards the end
+optimizer = torch.optim.Adam(net.parameters(), lr=4e-3)
+decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=2000)  # chapter 08: smaller steps towards the end
 losses = []
-for _ in range(3000):
+for _ in range(2000):
     x_0, t, eps = real_points(256), torch.randint(1, T + 1, (256,)), torch.randn(256, 2)  # chapter 08: Algorithm 1
     loss = (net(q(x_0, t, eps), t) - eps).square().mean()  # chapters 05 and 06: why this is (nearly) the bound
     optimizer.zero_grad()
@@ -332,13 +341,14 @@ print(f"each of the eight heaps has at least 60 of the 1,000 samples (125 would 
 fig, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.4))
 left.plot(torch.tensor(losses).unfold(0, 50, 50).mean(1))
 left.set(title="training loss (mean of 50 steps)", xlabel="steps / 50", ylim=(0, 1))
-for k in range(24):
-    right.plot(*path[:, k].T, linewidth=0.6, alpha=0.7)
-right.plot(*path[-1, :24].T, "k.")
-right.set(aspect="equal", title="24 paths from noise to data", xticks=[], yticks=[]);
+right.scatter(*path[-1].T, s=2, color="lightgrey")
+for k in range(12):
+    right.plot(*path[T // 2 :, k].T, linewidth=0.7)
+right.plot(*path[-1, :12].T, "k.")
+right.set(aspect="equal", title="12 paths, the second half of the way", xticks=[], yticks=[]);
 
 # %% [markdown]
-# Left: the loss falls fast and then stays well above 0. That is *not* a failure. No one can guess noise exactly from the sum of noise and data; chapter 06 computes how low the loss can get. Right: each thin line is one point on its way. It wanders, since fresh noise is added at each step, and near the end it settles in a heap.
+# Left: the loss falls fast and then stays well above 0. That is *not* a failure. No one can guess noise exactly from the sum of noise and data; chapter 06 computes how low the loss can get. Right: each thin line is one point on the second half of its way, each black dot is where it ended, the grey points are all other samples. A point wanders, since fresh noise is added at each step, and near the end it settles in a heap. A few per cent end between two heaps: a larger network and more training would bring them in.
 #
 # Pictures need a larger network and more time. The program stays the same.
 
@@ -399,13 +409,13 @@ start = torch.randn(12, 1, 8, 8, generator=torch.Generator().manual_seed(5))
 t_last = torch.full((12,), 1000)
 one_pass = eps_to_x_0(small.schedule, start, 1000, model(start, t_last))  # the mistake
 many = ddim_sample(model, small.schedule, x_T=start, num_steps=25)
-spread = lambda x: float(x.std(0).mean())  # how different the twelve pictures are from each other
-assert spread(one_pass) < 0.5 * spread(many)
-print(f"twelve pictures after one pass differ less than half as much as after 25 passes: {spread(one_pass) < 0.5 * spread(many)}")
+spread_1, spread_25 = (float(x.std(0).mean()) for x in (one_pass, many))  # how much the twelve pictures differ
+assert spread_1 < 0.5 * spread_25
+print(f"twelve pictures after one pass differ less than half as much as after 25 passes: {spread_1 < 0.5 * spread_25}")
 show_rows({"1 pass": one_pass, "25 passes": many});
 
 # %% [markdown]
-# One pass gives the same smear twelve times, the mean of all digits, as the oracle did at $t=950$. The decisions fall on the way.
+# One pass gives the same smear twelve times, the mean of all digits, as the oracle did at $t=900$. The decisions fall on the way.
 #
 # ### "The network outputs the next, slightly cleaner picture" (M35)
 #
@@ -431,9 +441,9 @@ print(f"the wrong loop ends at least twice as far from any digit as the right on
 clean = ddpm_sample(oracle, schedule, shape=(10, 1, 8, 8), num_steps=20, generator=torch.Generator().manual_seed(6))
 last_beta = 1 - float(schedule.alpha_bar[50])  # the last of 20 steps goes from t = 50 to 0
 grainy = clean + last_beta**0.5 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(7))  # the mistake
-print(f"distance to the nearest digit: right below 0.001: {float(nearest(clean, data)[1].max()) < 1e-3}, "
-      f"with noise at the end {float(nearest(grainy, data)[1].mean()):.2f}")
-assert float(nearest(clean, data)[1].max()) < 1e-3 and abs(float(nearest(grainy, data)[1].mean()) / last_beta**0.5 - 1) < 0.1
+right, wrong = float(nearest(clean, data)[1].max()), float(nearest(grainy, data)[1].mean())
+print(f"distance to the nearest digit: right below 0.001: {right < 1e-3}, with noise at the end {wrong:.2f}")
+assert right < 1e-3 and abs(wrong / last_beta**0.5 - 1) < 0.1
 
 # %% [markdown]
 # ## Exercises

@@ -190,7 +190,8 @@ for ax, values in panels.items():
     ax.imshow(values, vmin=0, vmax=5, cmap="viridis", aspect="auto")
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
-table.set(title=r"$(a\,x_0 + b\,\varepsilon)^2$: a row for each $x_0$, a column for each $\varepsilon$", ylabel=r"$x_0$")
+table.set_title(r"$(a\,x_0 + b\,\varepsilon)^2$: a row for each $x_0$, a column for each $\varepsilon$")
+table.set_ylabel("$x_0$")
 table.set_yticks(range(4), ["-1", "0", "1", "2"])
 rows.set_title(r"$\mathbb{E}_{\varepsilon}$")
 both.set_title(r"$\mathbb{E}_{x_0,\varepsilon}$");
@@ -276,7 +277,8 @@ ax.legend(ncols=2);
 m_1, m_2, m = sp.symbols("m_1 m_2 m", real=True)
 v = sp.Symbol("v", positive=True)
 combined = {m: (m_1 * r**2 + m_2 * s**2) / (r**2 + s**2), v: r**2 * s**2 / (r**2 + s**2)}  # 1.13, cleared of fractions
-equation("1.14", (x - m_1) ** 2 / s**2 + (x - m_2) ** 2 / r**2, (x - m) ** 2 / v + (m_1 - m_2) ** 2 / (r**2 + s**2), given=combined)
+two_squares = (x - m_1) ** 2 / s**2 + (x - m_2) ** 2 / r**2
+equation("1.14", two_squares, (x - m) ** 2 / v + (m_1 - m_2) ** 2 / (r**2 + s**2), given=combined)
 equation("1.15", s**2 * r**2, v * (s**2 + r**2), given=combined)
 
 # %% [markdown]
@@ -298,7 +300,8 @@ precision = 1 / s_value**2 + 1 / r_value**2
 m_value = (m1_value / s_value**2 + m2_value / r_value**2) / precision
 torch.testing.assert_close(product_curve, bell(x_axis, m_value, 1 / precision), rtol=0, atol=1e-4)
 two = {"first bell": bell(x_axis, m1_value, s_value**2), "second bell": bell(x_axis, m2_value, r_value**2)}
-ax = curves(x_axis, two | {"product, area made 1": product_curve}, xlabel="x", title="the product lies between, and is narrower than both")
+ax = curves(x_axis, two | {"product, area made 1": product_curve}, xlabel="x")
+ax.set_title("the product lies between, and is narrower than both")
 ax.axvline(m_value, color=GREY, linewidth=0.8);
 
 # %% [markdown]
@@ -347,7 +350,8 @@ equation("1.19", Expect(sp.diff(loss, sigma), z), 2 * sigma)
 mean, std = torch.tensor(0.5, requires_grad=True), torch.tensor(0.8, requires_grad=True)
 z_many = torch.randn(100_000, generator=torch.Generator().manual_seed(5))
 ((mean + std * z_many - 2.0) ** 2).mean().backward()
-print(f"gradient for mu: {float(mean.grad):.1f} (formula {2 * (0.5 - 2):.1f}), for sigma: {float(std.grad):.1f} (formula {2 * 0.8:.1f})")
+print(f"gradient for mu: {float(mean.grad):.1f} (formula {2 * (0.5 - 2):.1f})")
+print(f"gradient for sigma: {float(std.grad):.1f} (formula {2 * 0.8:.1f})")
 assert abs(float(mean.grad) + 3.0) < 0.03 and abs(float(std.grad) - 1.6) < 0.06
 
 # %% [markdown]
@@ -399,10 +403,11 @@ def mean_eps(x_t):
 # %%
 centres = (edges[1:] + edges[:-1]) / 2
 fig, ax = plt.subplots(figsize=(7, 3.4))
-ax.scatter(x_t_draws[:4000], eps_draws[:4000], s=3, alpha=0.35, linewidths=0)
+ax.scatter(x_t_draws[:2500], eps_draws[:2500], s=3, alpha=0.35, linewidths=0)
 ax.plot(centres, mean_eps(centres), color="black", label=r"$\mathbb{E}[\varepsilon\,|\,x_t]$, by Bayes")
 ax.plot(centres, slice_means, "o", color=ORANGE, markersize=4, label="average in thin slices")
-ax.set(xlabel="$x_t$", ylabel=r"$\varepsilon$", ylim=(-3.5, 3.5), xlim=(-2.5, 2.5), title="the best guess runs between the two branches")
+ax.set(xlabel="$x_t$", ylabel=r"$\varepsilon$", ylim=(-3.5, 3.5), xlim=(-2.5, 2.5))
+ax.set_title("the best guess runs between the two branches")
 ax.legend();
 
 # %% [markdown]
@@ -433,7 +438,7 @@ which = torch.bucketize(x_t_blobs, edges.double())
 means = [float(eps_draws[which == k].mean()) for k in range(1, 45)]
 curve = blobs.eps_model(linear_schedule())(centres[:, None].double(), torch.full((44,), 260))[:, 0]
 fig, ax = plt.subplots(figsize=(7, 3.4))
-ax.scatter(x_t_blobs[:4000], eps_draws[:4000], s=3, alpha=0.35, linewidths=0)
+ax.scatter(x_t_blobs[:2000], eps_draws[:2000], s=3, alpha=0.35, linewidths=0)
 ax.plot(centres, curve, color="black", label=r"oracle: $\mathbb{E}[\varepsilon\,|\,x_t]$")
 ax.plot(centres, means, "o", color=ORANGE, markersize=4, label="average in thin slices")
 ax.set(xlabel="$x_t$", ylabel=r"$\varepsilon$", ylim=(-3.5, 3.5), xlim=(-2.5, 2.5), title="a least-squares cloud")
@@ -483,13 +488,14 @@ assert all(abs(float(lengths[d].mean()) - length) < 0.03 for d, length in zip(si
 #
 # ## Monte Carlo: how wrong is an average?
 #
-# We keep replacing expectations by averages over $n$ draws. Such an average is itself random. Let each draw be $\mu+\sigma z_i$ (for the variance any law with variance $\sigma^2$ would do). The error of the average is the sum of the $\sigma z_i$, divided by $n$. By induction the sum has variance $n\sigma^2$: assume the first $n-1$ draws add up to $\sqrt{n-1}\,\sigma z'$ in law, and add one more.
+# We keep replacing expectations by averages over $n$ draws. Such an average is itself random. Let each draw be $\mu+\sigma z_i$ (for the variance any law with variance $\sigma^2$ would do). The error of the average is the sum of the $\sigma z_i$, divided by $n$. By induction the sum has variance $n\sigma^2$: assume the first $n-1$ errors together have variance $(n-1)\sigma^2$, so that we may write them as $\sqrt{n-1}\,\sigma z'$ with a $z'$ of variance 1; then add one more.
 
 # %% tags=["proof"]
 n = sp.Symbol("n", positive=True)
 z_old, z_n = normal("z'"), normal("z_n")
 derive("1.24", Expect(((sp.sqrt(n - 1) * sigma * z_old + sigma * z_n) / n) ** 2, z_old, z_n),
-       (((n - 1) * sigma**2 * Expect(z_old**2, z_old) + sigma**2 * Expect(z_n**2, z_n)) / n**2, "independent: variances add"),
+       (((n - 1) * sigma**2 * Expect(z_old**2, z_old) + sigma**2 * Expect(z_n**2, z_n)) / n**2,
+        "independent: variances add"),
        (sigma**2 / n, "n - 1 and 1 make n; one n cancels"))
 
 # %% [markdown]
@@ -498,7 +504,8 @@ derive("1.24", Expect(((sp.sqrt(n - 1) * sigma * z_old + sigma * z_n) / n) ** 2,
 # %% tags=["proof"]
 g, sizes = torch.Generator().manual_seed(9), [10, 100, 1000, 10_000]
 errors = [float(((torch.randn(400, k, generator=g) ** 2).mean(1) - 1).square().mean().sqrt()) for k in sizes]
-limit("1.25", sp.Symbol(r"\frac{1}{n}\sum_{i=1}^{n} z_i^2"), sp.Integer(1), sizes=sizes, errors=errors, order=0.5, tolerance=0.05)
+average = sp.Symbol(r"\frac{1}{n}\sum_{i=1}^{n} z_i^2")
+limit("1.25", average, sp.Integer(1), sizes=sizes, errors=errors, order=0.5, tolerance=0.05)
 
 # %%
 fig, ax = plt.subplots(figsize=(6, 2.9))
@@ -515,8 +522,9 @@ ax.legend();
 # %%
 trials = torch.randn(1000, 400, generator=torch.Generator().manual_seed(10)) + 3.0
 off = (trials.mean(1) - 3.0).abs() / (trials.std(1) / 400**0.5)
-print(f"beyond 2 standard errors: {100 * float((off > 2).double().mean()):.0f} % of the experiments; beyond 4: {int((off > 4).sum())} of 1000")
-assert 0.03 < float((off > 2).double().mean()) < 0.07 and int((off > 4).sum()) <= 2
+beyond_2, beyond_4 = (int((off > k).sum()) for k in (2, 4))
+print(f"beyond 2 standard errors: {beyond_2} of 1000 experiments; beyond 4: {beyond_4}")
+assert 30 < beyond_2 < 70 and beyond_4 <= 2
 
 # %% [markdown]
 # ## Chains with a short memory
@@ -544,7 +552,7 @@ for name, path in (("Markov", walk(0.8, 0.0)), ("two steps of memory", walk(0.5,
     past = torch.stack([path[1:-1], path[:-2]], 1)
     weights = torch.linalg.lstsq(past, path[2:, None]).solution[:, 0].tolist()
     far = float(torch.corrcoef(torch.stack([path[2:], path[:-2]]))[0, 1])
-    print(f"{name:20s} weight on the last {weights[0]:.1f}, on the one before {abs(weights[1]):.1f}; their correlation {far:.1f}")
+    print(f"{name:20s} weight on the last {weights[0]:.1f}, the one before {abs(weights[1]):.1f}; correlation {far:.1f}")
 
 # %% [markdown]
 # In the first line the chain's member two steps back has weight zero, and yet it is correlated with $x_t$, by about $0.8^2=0.64$. Both at once: no *extra* information, and plenty of information.
@@ -565,7 +573,8 @@ x_draw = mu_1 + sigma_1 * z
 equation("1.28", sp.log(N(x_draw, mu_1, sigma_1**2)) - sp.log(N(x_draw, mu_2, sigma_2**2)), log_ratio)
 kl = sp.log(sigma_2 / sigma_1) - sp.Rational(1, 2) + (sigma_1**2 + (mu_1 - mu_2) ** 2) / (2 * sigma_2**2)
 derive("1.29", Expect(log_ratio, z),
-       (sp.log(sigma_2 / sigma_1) - sp.Rational(1, 2) + Expect((mu_1 - mu_2 + sigma_1 * z) ** 2, z) / (2 * sigma_2**2), "variance of z is 1"),
+       (sp.log(sigma_2 / sigma_1) - sp.Rational(1, 2) + Expect((mu_1 - mu_2 + sigma_1 * z) ** 2, z) / (2 * sigma_2**2),
+        "variance of z is 1"),
        (kl, "expand the square; the mixed term has mean 0"), source="Ho section 3.2 uses it")
 
 # %% [markdown]
@@ -574,10 +583,10 @@ derive("1.29", Expect(log_ratio, z),
 # It is never negative. The second term is a square. The first has derivative $\frac12(1-1/\rho)$, negative for $\rho<1$ and positive for $\rho>1$, so its minimum is at $\rho=1$, where it is 0. The next cell tries this on a grid of cases, and compares the displayed formula with the package.
 
 # %% tags=["proof"]
-cases = [{mu_1: p, mu_2: 0.3, sigma_1: q, sigma_2: w} for p in (-1, 0.3, 2) for q in (0.1, 0.7, 3) for w in (0.2, 0.7, 1)]
+tried = [(p, q, w) for p in (-1, 0.3, 2) for q in (0.1, 0.7, 3) for w in (0.2, 0.7, 1)]
+cases = [{mu_1: p, mu_2: 0.3, sigma_1: q, sigma_2: w} for p, q, w in tried]
 inequality("1.30", kl, sp.Integer(0), cases=cases)
-for case in cases[::5]:
-    p, q, w = (float(case[key]) for key in (mu_1, sigma_1, sigma_2))
+for case, (p, q, w) in list(zip(cases, tried, strict=True))[::5]:
     agrees(kl, case, normal_kl(torch.tensor(p, dtype=torch.float64), q**2, 0.3, w**2))
 
 # %% [markdown]
@@ -603,7 +612,8 @@ x_draws = 1.0 + 0.5 * torch.randn(100_000, generator=torch.Generator().manual_se
 log_ratios = normal_log_prob(x_draws, 1.0, 0.25) - normal_log_prob(x_draws, 0.0, 1.0)
 exact = float(normal_kl(torch.tensor(1.0, dtype=torch.float64), 0.25, 0.0, 1.0))
 standard_error = float(log_ratios.std()) / 100_000**0.5
-print(f"KL {exact:.2f} nats; average of log ratios {float(log_ratios.mean()):.2f}; single ratios below zero: {bool((log_ratios < 0).any())}")
+print(f"KL {exact:.2f} nats; average of log ratios {float(log_ratios.mean()):.2f}")
+print(f"some single log ratios are below zero: {bool((log_ratios < 0).any())}")
 assert abs(float(log_ratios.mean()) - exact) < 4 * standard_error
 
 # %% [markdown]
@@ -626,7 +636,8 @@ def my_bin_probability(value, mean, std):
 
 values_256 = torch.linspace(-1, 1, 256, dtype=torch.float64)
 for mean_value, std_value in ((0.1, 0.05), (-0.9, 0.3), (1.2, 0.8)):
-    mine = torch.tensor([my_bin_probability(value, mean_value, std_value) for value in values_256.tolist()], dtype=torch.float64)
+    mine = [my_bin_probability(value, mean_value, std_value) for value in values_256.tolist()]
+    mine = torch.tensor(mine, dtype=torch.float64)
     theirs = discretized_log_prob(values_256, torch.tensor(mean_value, dtype=torch.float64), std_value**2).exp()
     torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
     assert abs(float(theirs.sum()) - 1) < 1e-12 and float(theirs.max()) < 1
@@ -669,7 +680,8 @@ g = torch.Generator().manual_seed(13)
 at, mean_a, mean_b = torch.randn(3, 50, generator=g, dtype=torch.float64)
 var_a, var_b = 0.05 + torch.rand(2, 50, generator=g, dtype=torch.float64)
 torch.testing.assert_close(my_log_prob(at, mean_a, var_a), normal_log_prob(at, mean_a, var_a), rtol=0, atol=1e-10)
-torch.testing.assert_close(my_kl(mean_a, var_a, mean_b, var_b), normal_kl(mean_a, var_a, mean_b, var_b), rtol=0, atol=1e-10)
+theirs = normal_kl(mean_a, var_a, mean_b, var_b)
+torch.testing.assert_close(my_kl(mean_a, var_a, mean_b, var_b), theirs, rtol=0, atol=1e-10)
 sample = my_draw(torch.full((100_000,), 2.0), torch.tensor(0.25), g)
 assert abs(float(sample.mean()) - 2) < 0.007 and abs(float(sample.var()) - 0.25) < 0.005
 print("by hand = package: True")
@@ -699,7 +711,8 @@ assert abs(right - 1) < 1e-3 < wrong and float(heights.max()) > 1 and abs(float(
 # %%
 x_draws = 0.25**0.5 * torch.randn(100_000, generator=torch.Generator().manual_seed(14))
 measured, wrong, right = float((3 * x_draws).var()), 3 * 0.25, 3**2 * 0.25
-print(f"variance of 3x: wrong rule {wrong:.2f}, right rule {right:.2f}; measured within 0.05 of the right: {abs(measured - right) < 0.05}")
+print(f"variance of 3x: wrong rule {wrong:.2f}, right rule {right:.2f}")
+print(f"measured within 0.05 of the right one: {abs(measured - right) < 0.05}")
 assert abs(measured - right) < 0.05 < abs(measured - wrong)
 
 # %% [markdown]
@@ -713,7 +726,7 @@ once, right, wrong = torch.randn(5000, generator=g), torch.zeros(5000), torch.ze
 for _ in range(steps):
     wrong = wrong + 0.1 * once  # the mistake: the same noise again
     right = right + 0.1 * torch.randn(5000, generator=g)
-print(f"standard deviation after {steps} steps: right about {float(right.std()):.0f}, wrong about {float(wrong.std()):.0f}")
+print(f"std after {steps} steps: right about {float(right.std()):.0f}, wrong about {float(wrong.std()):.0f}")
 assert abs(float(right.std()) - 1) < 0.05 and abs(float(wrong.std()) - 10) < 0.5
 
 # %% [markdown]

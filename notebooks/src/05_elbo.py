@@ -20,21 +20,18 @@ import matplotlib.pyplot as plt
 import sympy as sp
 import torch
 
-from ddpm_course import ExactGaussian, FiniteData, GaussianMixture, NoiseSchedule, bits_per_dim, cosine_schedule, ddpm_sample
-from ddpm_course import discretized_log_prob, linear_schedule, load_model, normal_kl, normal_log_prob, q_posterior, q_sample
-from ddpm_course import shipped, vlb_terms
+from ddpm_course import GaussianMixture, cosine_schedule, linear_schedule, normal_kl, normal_log_prob, q_sample
 from ddpm_course.checks import check, must_pass
 from ddpm_course.data import digits
-from ddpm_course.plots import BLUE, GREEN, GREY, ORANGE, RED, curves, image_grid, style
-from ddpm_course.proofs import Expect, agrees, bar_s, bar_t, beta_t, derive, equation, inequality, limit, normal, sigma
-from ddpm_course.proofs import alpha_t, table_values, unit, x_0, x_0_hat, x_t
+from ddpm_course.plots import BLUE, GREEN, GREY, ORANGE, RED, image_grid, style
+from ddpm_course.proofs import Expect, agrees, alpha_t, bar_s, bar_t, beta_t, derive, equation, normal, sigma
 from ddpm_course.widgets import explore, slider
 
 style()
 cosine = cosine_schedule(T=1000)
 
 # %% [markdown]
-# First the whole machine in one picture. Above, blue: the forward process $q$ of chapter 02. It adds noise, it is fixed, nobody trains it. Below, orange: the reverse process $p_\theta$. It starts from pure noise and undoes one step at a time; $\theta$ stands for the weights of its network.
+# First the whole machine in one picture. Above, blue: the forward process $q$ of chapter 02. It adds noise, it is fixed, nobody trains it. Below, orange: the reverse process $p_\theta$. It starts from pure noise and undoes one step at a time; $\theta$ stands for the weights of its network. (Each arrow in the picture stands for 200 steps.)
 
 # %%
 digit = digits().train.images[3:4]
@@ -42,6 +39,7 @@ chain_noise = torch.randn(digit.shape, generator=torch.Generator().manual_seed(0
 times = (0, 200, 400, 600, 800, 1000)
 pictures = [digit if t == 0 else q_sample(cosine, digit, t, chain_noise) for t in times]
 
+# %%
 fig, ax = plt.subplots(figsize=(9.5, 2.5))
 for k, (t, picture) in enumerate(zip(times, pictures, strict=True)):
     ax.imshow(image_grid(picture), extent=(2 * k, 2 * k + 1, 0, 1), vmin=0, vmax=1, interpolation="nearest")
@@ -81,7 +79,7 @@ def density(text, *over):
 
 film = sp.Symbol(r"x_{1:T}\sim q(\cdot\mid x_0)", real=True)
 q_film, p_film = density(r"q(x_{1:T}\mid x_0)", film), density(r"p_\theta(x_{0:T})", film)
-p_rest, p_x_0 = density(r"p_\theta(x_{1:T}\mid x_0)", film), sp.Symbol(r"p_\theta(x_0)", positive=True)
+p_rest, p_x_0 = density(r"p_\theta(x_{1:T}\mid x_0)", film), sp.Symbol(r"p_{\theta}(x_0)", positive=True)
 
 # %% tags=["proof"]
 derive("5.3", Expect(sp.log(q_film / p_film), film),
@@ -110,7 +108,7 @@ derive("5.3", Expect(sp.log(q_film / p_film), film),
 # This is all of Bayes' rule that we need. Put it in, and the logarithm falls into three parts:
 
 # %% tags=["proof"]
-pair = sp.Symbol(r"x_1,x_2\sim q(\cdot\mid x_0)", real=True)
+pair = sp.Symbol(r"x_{1},x_{2}\sim q(\cdot\mid x_0)", real=True)
 q_10, q_21, q_20 = (density(text, pair) for text in (r"q(x_1\mid x_0)", r"q(x_2\mid x_1)", r"q(x_2\mid x_0)"))
 q_120, p_2 = density(r"q(x_1\mid x_2,x_0)", pair), density("p(x_2)", pair)
 p_12, p_01 = density(r"p_\theta(x_1\mid x_2)", pair), density(r"p_\theta(x_0\mid x_1)", pair)
@@ -128,17 +126,21 @@ derive("5.4", Expect(sp.log(q_10 * q_21 / (p_2 * p_12 * p_01)), pair),
 # %%
 fig, ax = plt.subplots(figsize=(9.5, 1.9))
 tones = {1: "black", 2: BLUE, 3: GREEN, 4: ORANGE, 5: RED}
-for k in range(2, 6):
-    for level, time in ((0.78, k), (0.22, k - 1)):
-        ax.text(k - 1.5, level, rf"$q(x_{time}\,|\,x_0)$", color=tones[time], ha="center", va="center", fontsize=15)
-        if 1 < time < 5:
-            ax.plot([k - 1.9, k - 1.1], [level - 0.12, level + 0.12], color=tones[time], linewidth=2)
-    ax.plot([k - 1.95, k - 1.05], [0.5, 0.5], color="black", linewidth=1)
-    ax.text(k - 1, 0.5, "·" if k < 5 else "=", ha="center", va="center", fontsize=20)
-ax.plot([4.05, 4.95], [0.5, 0.5], color="black", linewidth=1)
-ax.text(4.5, 0.78, r"$q(x_5\,|\,x_0)$", color=RED, ha="center", va="center", fontsize=15)
-ax.text(4.5, 0.22, r"$q(x_1\,|\,x_0)$", ha="center", va="center", fontsize=15)
-ax.set(xlim=(0, 5.1), ylim=(0, 1))
+
+
+def fraction(left, above, below):
+    ax.plot([left, left + 0.84], [0.5, 0.5], color="black", linewidth=1)
+    for level, time in ((0.78, above), (0.22, below)):
+        ax.text(left + 0.42, level, rf"$q(x_{time}\,|\,x_0)$", color=tones[time], ha="center", va="center", fontsize=15)
+        if above - below == 1 and 1 < time < 5:
+            ax.plot([left + 0.02, left + 0.82], [level - 0.12, level + 0.12], color=tones[time], linewidth=2)
+
+
+for k in range(4):
+    fraction(k, k + 2, k + 1)
+    ax.text(k + 0.92, 0.5, "·" if k < 3 else "=", ha="center", va="center", fontsize=20)
+fraction(4.02, 5, 1)
+ax.set(xlim=(0, 4.9), ylim=(0, 1))
 ax.axis("off");
 
 # %% [markdown]
@@ -152,7 +154,7 @@ q_120, q_230 = (density(rf"q(x_{k - 1}\mid x_{k},x_0)", triple) for k in (2, 3))
 p_01, p_12, p_23 = (density(rf"p_\theta(x_{k - 1}\mid x_{k})", triple) for k in (1, 2, 3))
 p_3 = density("p(x_3)", triple)
 derive("5.5", Expect(sp.log(q_10 * q_21 * q_32 / (p_3 * p_23 * p_12 * p_01)), triple),
-       (Expect(sp.log(q_30 * q_230 * q_120 / (p_3 * p_23 * p_12 * p_01)), triple), "Bayes twice; the middle densities cancel"),
+       (Expect(sp.log(q_30 * q_230 * q_120 / (p_3 * p_23 * p_12 * p_01)), triple), "Bayes twice; densities cancel"),
        (Expect(sp.log(q_30 / p_3), triple) + Expect(sp.log(q_230 / p_23), triple) + Expect(sp.log(q_120 / p_12), triple)
         - Expect(sp.log(p_01), triple), "logarithm of a product"),
        given={q_21: q_120 * q_20 / q_10, q_32: q_230 * q_30 / q_20})
@@ -167,15 +169,17 @@ derive("5.5", Expect(sp.log(q_10 * q_21 * q_32 / (p_3 * p_23 * p_12 * p_01)), tr
 
 # %% tags=["proof"]
 S = sp.Symbol(r"S_{T-1}", real=True)
-names = (r"q(x_{T-1}\mid x_0)", r"q(x_T\mid x_0)", r"q(x_T\mid x_{T-1})", r"q(x_{T-1}\mid x_T,x_0)", r"p_\theta(x_{T-1}\mid x_T)")
-q_before, q_now, q_step, q_back, p_back = (sp.Symbol(name, positive=True) for name in names)
+known = lambda text: sp.Symbol(text, positive=True)  # noqa: E731
+q_before, q_now = known(r"q(x_{T-1}\mid x_0)"), known(r"q(x_{T}\mid x_0)")
+q_step, q_back = known(r"q(x_T\mid x_{T-1})"), known(r"q(x_{T-1}\mid x_T,x_0)")
+p_back = known(r"p_\theta(x_{T-1}\mid x_T)")
 derive("5.6", (sp.log(q_before) + S) + sp.log(q_step / p_back),
        (sp.log(q_before) + S + sp.log(q_back * q_now / (q_before * p_back)), "Bayes, given the first picture"),
        (sp.log(q_now) + (S + sp.log(q_back / p_back)), "the density at T-1 cancels"),
        given={q_step: q_back * q_now / q_before})
 
 # %% [markdown]
-# The last line is the claim for $T$, with one more summand in $S_T$. So it holds for every $T$. The proof uses the Markov property and the fact that the densities are positive, and nothing else. It does not need Gaussians, and it says nothing yet about how large the terms are.
+# The last line is the claim for $T$, with one more summand in $S_T$. So it holds for every $T$, and with the two ends put back $L=\mathbb E_{x_{1:T}\sim q(\cdot\mid x_0)}\big[R_T-\log p(x_T)-\log p_\theta(x_0\mid x_1)\big]$. The proof uses the Markov property and the fact that the densities are positive, and nothing else. It does not need Gaussians, and it says nothing yet about how large the terms are.
 #
 # ## The three terms, and what each expectation runs over
 #
@@ -191,6 +195,8 @@ derive("5.6", (sp.log(q_before) + S) + sp.log(q_step / p_back),
 #
 # The prior term has no parameters: $q$ is fixed and so is $p(x_T)$. Prior and matching are KLs, so they are never negative.
 #
+# > **An image to keep.** A house is taken down, one stone at a time, and somebody films it. An apprentice shall learn to build. At a random frame of the film a master, *who remembers the finished house*, says where the last stone came from. The apprentice sees only the frame, and is corrected whenever his guess differs. *Where it breaks:* the master does not name one stone but a bell of places, and the same heap of stones may have come from many houses. So the best that the apprentice can learn is an average over them. He also never learns from a house that he built himself.
+#
 # ### A film that can be counted out
 #
 # Is it true that one may drop the other variables? Here is a toy in which every sum is finite. A "picture" is one of three letters. Each forward step keeps the letter with probability 0.7, otherwise it draws one of the three at random. The reverse tables are made up. $T=3$, so there are 27 films.
@@ -198,7 +204,7 @@ derive("5.6", (sp.log(q_before) + S) + sp.log(q_step / p_back),
 # %%
 keep = 0.7 * torch.eye(3, dtype=torch.float64) + 0.1  # keep[i, j] = q(x_t = j | x_{t-1} = i)
 rng = torch.Generator().manual_seed(1)
-P_1, P_2, P_3 = (torch.randn(3, 3, generator=rng, dtype=torch.float64).softmax(1) for _ in range(3))  # P_t[j, i] = p(i | j)
+P_1, P_2, P_3 = torch.randn(3, 3, 3, generator=rng, dtype=torch.float64).softmax(2)  # P_t[j, i] = p(i at t-1 | j at t)
 p_end = torch.full((3,), 1 / 3, dtype=torch.float64)
 q_path = torch.einsum("a,ab,bc->abc", keep[0], keep, keep)  # x_0 is letter 0; axes x_1, x_2, x_3
 p_path = torch.einsum("c,cb,ba,a->abc", p_end, P_3, P_2, P_1[:, 0])
@@ -243,13 +249,14 @@ for ax, T in zip(axes, (4, 20, 1000), strict=True):
     exact = (log_q + normal_log_prob(torch.tensor(0.2).double(), alpha**0.5 * grid, beta)).exp()
     exact = exact / torch.trapezoid(exact, grid)
     mean = torch.trapezoid(exact * grid, grid)
+    var = torch.trapezoid(exact * (grid - mean) ** 2, grid)
     ax.fill_between(grid, exact, color=BLUE, alpha=0.4, label="exact")
-    ax.plot(grid, normal_log_prob(grid, mean, torch.trapezoid(exact * (grid - mean) ** 2, grid)).exp(), color=ORANGE, label="best bell")
+    ax.plot(grid, normal_log_prob(grid, mean, var).exp(), color=ORANGE, label="best bell")
     ax.set(title=f"T = {T}, one step back from 0.2", xlabel=r"$x_{t-1}$", yticks=[])
 axes[0].legend(loc="upper left");
 
 # %% [markdown]
-# So with many steps a Gaussian is a good *shape*. Its variance then has to lie between two values that chapter 03 met: $\tilde\beta_t$, the posterior's, right if the data were a single point, and $\beta_t$, right if the data were $\mathcal N(0,I)$. For small steps these two nearly agree, so it matters little which one is taken. Fixing it leaves the mean as the one thing to learn, and the KL becomes very simple. Write $\mu$ and $\tilde\beta_t$ for mean and variance of the posterior, and put them into (4.10):
+# So with many steps a Gaussian is a good *shape*. Its variance then lies, on average and for data of variance at most 1, between two values that chapter 03 met: $\tilde\beta_t$, the posterior's, right if the data were a single point, and $\beta_t$, right if the data were $\mathcal N(0,I)$. For small steps these two nearly agree, so it matters little which one is taken. Fixing it leaves the mean as the one thing to learn, and the KL becomes very simple. Write $\tilde\mu$ and $\tilde\beta_t$ for mean and variance of the posterior, and put them into (4.10):
 
 # %% tags=["proof"]
 mu_q, mu_model = sp.symbols(r"\tilde{\mu} \mu_\theta", real=True)
@@ -262,49 +269,59 @@ def log_normal(at, mean, var):
     return -((at - mean) ** 2) / (2 * var) - sp.log(2 * sp.pi * var) / 2
 
 
+# %% tags=["proof"]
 price = (beta_q / sigma**2 - 1 - sp.log(beta_q / sigma**2)) / 2
 step_kl = (mu_q - mu_model) ** 2 / (2 * sigma**2) + price
-equation("5.7", Expect(log_normal(before, mu_q, beta_q) - log_normal(before, mu_model, sigma**2), e), step_kl, source="Ho section 3.2")
+log_ratio = log_normal(before, mu_q, beta_q) - log_normal(before, mu_model, sigma**2)
+equation("5.7", Expect(log_ratio, e), step_kl, source="Ho section 3.2")
 
 # %% [markdown]
-# The first part is the squared distance of the two **means**, in units of $2\sigma_t^2$. The rest is a constant: the price for choosing $\sigma_t^2$ instead of $\tilde\beta_t$. No weight of the network changes it. So *minimising the KL between two conditionals means matching two means*. This is the whole step from "divergence" to "squared error".
+# The first part is the squared distance of the two **means**, in units of $2\sigma_t^2$. The rest is a constant: the price for choosing $\sigma_t^2$ instead of $\tilde\beta_t$. No weight of the network changes it. So *minimising the KL between two conditionals means matching two means*. This is the whole step from "divergence" to "squared error". (The proof says what a wrong mean costs. It does not say that the right one can be known from $x_t$; in general it cannot.)
 #
 # One more substitution. The model imitates the posterior's formula and puts its own guess $\hat x_0(x_t,t)$ where $x_0$ belongs: $\mu_\theta = \text{(Ho eq. 7 with } \hat x_0)$. Then the part with $x_t$ is the same in both means and drops out:
 
 # %% tags=["proof"]
+from ddpm_course.proofs import x_0, x_0_hat, x_t
+
 of_x_0, of_x_t = sp.sqrt(bar_s) * beta_t / (1 - bar_t), sp.sqrt(alpha_t) * (1 - bar_s) / (1 - bar_t)
 posterior_mean, model_mean = of_x_0 * x_0 + of_x_t * x_t, of_x_0 * x_0_hat + of_x_t * x_t
 mean_match = bar_s * beta_t**2 / (2 * sigma**2 * (1 - bar_t) ** 2) * (x_0 - x_0_hat) ** 2
 equation("5.8", (posterior_mean - model_mean) ** 2 / (2 * sigma**2), mean_match)
 
 # %% [markdown]
-# A weight that depends on $t$ alone, times the squared error of the guessed picture. A network that guesses $x_0$ from $x_t$ is a *denoiser*; that is why the term is called denoising matching. Chapter 06 writes the same error in terms of $\varepsilon$, and finds the weight of Ho eq. 12.
+# A weight that depends on $t$ alone, times the squared error of the guessed picture. (It holds for a model that copies the posterior's formula; a network that puts out $\mu_\theta$ in some other way is covered by (5.7) only.) A network that guesses $x_0$ from $x_t$ is a *denoiser*; that is why the term is called denoising matching. Chapter 06 writes the same error in terms of $\varepsilon$, and finds the weight of Ho eq. 12.
 #
 # The two ends are quick. The prior is (4.10) with mean $\sqrt{\bar\alpha_T}x_0$ and variance $1-\bar\alpha_T$:
 
 # %% tags=["proof"]
+from ddpm_course.proofs import table_values, unit
+
 bar_T = unit(r"\bar{\alpha}_T")
 x_T = sp.sqrt(bar_T) * x_0 + sp.sqrt(1 - bar_T) * e
 prior_term = (bar_T * x_0**2 - bar_T - sp.log(1 - bar_T)) / 2
 equation("5.9", Expect(log_normal(x_T, sp.sqrt(bar_T) * x_0, 1 - bar_T) - log_normal(x_T, 0, 1), e), prior_term)
 
 # %% [markdown]
-# The reconstruction is a Gaussian log-density. At $t=1$ the posterior's formula gives $\mu_\theta=\hat x_0$, as $\bar\alpha_0=1$ kills the part with $x_t$. So $L_0$ is the squared error of $\hat x_0$ over $2\sigma_1^2$, plus $\frac12\log(2\pi\sigma_1^2)$ per pixel.
+# It depends on $x_0$ and on the end of the schedule, and on nothing that is learned. The reconstruction is a Gaussian log-density. At $t=1$ the posterior's formula gives $\mu_\theta=\hat x_0$, as $\bar\alpha_0=1$ kills the part with $x_t$. So $L_0$ is the squared error of $\hat x_0$ over $2\sigma_1^2$, plus $\frac12\log(2\pi\sigma_1^2)$ per pixel.
 #
 # Do the displayed formulas and the package agree? One pixel, a denoiser that always answers $\hat\varepsilon=0.3$, and the linear schedule. We compare prior, matching at $t=2$, 500 and 1000, and reconstruction.
 
 # %% tags=["proof"]
+from ddpm_course import vlb_terms
+
 linear = linear_schedule(T=1000)
 point, shift = torch.tensor([[0.7]], dtype=torch.float64), torch.tensor([[-0.4]], dtype=torch.float64)
 terms = vlb_terms(lambda x, t: torch.full_like(x, 0.3), linear, point, variance="beta", eps=shift)
 agrees(prior_term, {bar_T: float(linear.alpha_bar[1000]), x_0: 0.7}, terms.prior[0])
+
+# %% tags=["proof"]
 guess = x_0 + sp.sqrt((1 - bar_t) / bar_t) * (e - sp.Rational(3, 10))  # x_0_hat from x_t and the answer 0.3
 tilde = (1 - bar_s) / (1 - bar_t) * beta_t
 term = (mean_match + price).subs({beta_q: tilde, x_0_hat: guess})
+at = {t: table_values(linear, t) | {sigma: float(linear.beta[t]) ** 0.5, x_0: 0.7, e: -0.4} for t in (1, 2, 500, 1000)}
 for t in (2, 500, 1000):
-    agrees(term, table_values(linear, t) | {sigma: float(linear.beta[t]) ** 0.5, x_0: 0.7, e: -0.4}, terms.matching[0, t - 2])
-end = -log_normal(x_0, guess, sigma**2)
-agrees(end, table_values(linear, 1) | {sigma: float(linear.beta[1]) ** 0.5, x_0: 0.7, e: -0.4}, terms.reconstruction[0])
+    agrees(term, at[t], terms.matching[0, t - 2])
+agrees(-log_normal(x_0, guess, sigma**2), at[1], terms.reconstruction[0])
 
 # %% [markdown]
 # ## By hand
@@ -317,18 +334,18 @@ def kl(mean_1, var_1, mean_2, var_2):
 
 
 def my_bound(eps_model, betas, x_0, eps, sigma_2):  # sigma_2[t] = the model's variance at t
-    alpha_bar, matching = [1.0], []
+    now, matching = 1.0, []
     for t, beta in enumerate(betas, 1):
-        before, now = alpha_bar[-1], alpha_bar[-1] * (1 - beta)
-        alpha_bar.append(now)
+        before, now = now, now * (1 - beta)  # alpha_bar at t-1 and at t
         x_t = now**0.5 * x_0 + (1 - now) ** 0.5 * eps
         guess = (x_t - (1 - now) ** 0.5 * eps_model(x_t, torch.full((len(x_t),), t))) / now**0.5
         if t == 1:
             miss = (x_0 - guess) ** 2 / sigma_2[1] + math.log(2 * math.pi * sigma_2[1])
             reconstruction = 0.5 * miss.flatten(1).sum(1)
             continue
-        mean = lambda start: (before**0.5 * beta * start + (1 - beta) ** 0.5 * (1 - before) * x_t) / (1 - now)  # noqa: E731, B023
-        matching.append(kl(mean(x_0), beta * (1 - before) / (1 - now), mean(guess), sigma_2[t]))
+        of_x_0, of_x_t = before**0.5 * beta / (1 - now), (1 - beta) ** 0.5 * (1 - before) / (1 - now)
+        mean, mean_hat = of_x_0 * x_0 + of_x_t * x_t, of_x_0 * guess + of_x_t * x_t
+        matching.append(kl(mean, beta * (1 - before) / (1 - now), mean_hat, sigma_2[t]))
     return kl(now**0.5 * x_0, 1 - now, 0 * x_0, 1.0), torch.stack(matching, 1), reconstruction
 
 
@@ -336,13 +353,19 @@ def my_bound(eps_model, betas, x_0, eps, sigma_2):  # sigma_2[t] = the model's v
 # Is ours the package's? We take some validation digits and the oracle of the Gaussian that has the training digits' mean and covariance, which is a sensible denoiser without any training. Twice with $T=1000$ and the variances $\beta_t$, once per schedule, and once with $\tilde\beta_t$ (at $t=1$, where $\tilde\beta_1=0$, the package's `"posterior_clipped"` takes $\tilde\beta_2$).
 
 # %%
+from ddpm_course import ExactGaussian, q_posterior
+
 flat = digits().train.images.flatten(1).double()
 broad = ExactGaussian(digits().train.images.double().mean(0), flat.T.cov() + 0.01 * torch.eye(64, dtype=torch.float64))
 some = digits().val.images[:4].double()
 e_img = torch.randn(some.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 clipped = [0.0, *(float(q_posterior(cosine, some, some, max(t, 2))[1]) for t in range(1, 1001))]
-for schedule, kind, table in ((linear, "beta", linear.beta), (cosine, "beta", cosine.beta), (cosine, "posterior_clipped", clipped)):
-    mine = my_bound(broad.eps_model(schedule), schedule.beta[1:].tolist(), some, e_img, [float(v) for v in table])
+fixed = {name: schedule.beta.tolist() for name, schedule in (("linear", linear), ("cosine", cosine))}
+runs = ((linear, "beta", fixed["linear"]), (cosine, "beta", fixed["cosine"]), (cosine, "posterior_clipped", clipped))
+
+# %%
+for schedule, kind, table in runs:
+    mine = my_bound(broad.eps_model(schedule), schedule.beta[1:].tolist(), some, e_img, table)
     theirs = vlb_terms(broad.eps_model(schedule), schedule, some, variance=kind, eps=e_img)
     for a, b in zip(mine, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-8)
@@ -356,15 +379,39 @@ print("by hand = package, for all 1000 terms; prior and matching are never negat
 # The Gaussian decoder gives a *density*, so its $-\log$ may be negative (chapter 04, M34). For real pictures, which have 256 grey values, there is an honest probability: integrate the bell over the bin of width $2/255$ around the grey value. The outer two bins reach to infinity (Ho eq. 13). A probability is at most 1, so this reconstruction is never negative, and the whole bound counts real bits: $L/(64\log 2)$ is the number of **bits per dimension** that a code built on this model would need.
 
 # %%
+from ddpm_course import bits_per_dim, discretized_log_prob
+
+
+def bin_probability(x, mean, std):  # Ho eq. 13 in the plain way; the package's survives far out in the tails too
+    above = torch.where(x == 1, 1.0, torch.special.ndtr((x + 1 / 255 - mean) / std))
+    below = torch.where(x == -1, 0.0, torch.special.ndtr((x - 1 / 255 - mean) / std))
+    return above - below
+
+
 bins = torch.linspace(-1, 1, 256, dtype=torch.float64)
 for mean, std in ((0.1, 0.05), (0.98, 0.3), (-1.2, 0.01)):
     shares = discretized_log_prob(bins, torch.full_like(bins, mean), std**2).exp()
+    torch.testing.assert_close(shares, bin_probability(bins, mean, std), rtol=0, atol=1e-12)
     assert abs(float(shares.sum()) - 1) < 1e-10
-found = {kind: vlb_terms(broad.eps_model(cosine), cosine, some, decoder=kind, eps=0 * some) for kind in ("gaussian", "discrete")}
-assert bool((found["discrete"].reconstruction >= 0).all()) and bool((found["gaussian"].reconstruction < 0).any())
-bits = found["discrete"].total() / (64 * math.log(2))
-torch.testing.assert_close(bits, bits_per_dim(found["discrete"], some), rtol=0, atol=1e-12)
-print("256 bins sum to 1: True;  reconstruction is >= 0 with the discrete decoder, may be negative with the Gaussian one: True")
+print("256 bins sum to 1: True")
+
+# %% [markdown]
+# Now the bound of our four digits with either decoder. The noise is set to 0 here, which makes $x_1=\sqrt{\bar\alpha_1}\,x_0$.
+
+# %%
+oracle = broad.eps_model(cosine)
+smooth, binned = (vlb_terms(oracle, cosine, some, decoder=kind, eps=0 * some) for kind in ("gaussian", "discrete"))
+bar_1 = float(cosine.alpha_bar[1])
+x_1 = bar_1**0.5 * some
+guess_1 = (x_1 - (1 - bar_1) ** 0.5 * oracle(x_1, torch.ones(4, dtype=torch.long))) / bar_1**0.5
+plain = -bin_probability(some, guess_1, float(cosine.beta[1]) ** 0.5).log().flatten(1).sum(1)
+torch.testing.assert_close(binned.reconstruction, plain, rtol=0, atol=1e-8)
+
+# %%
+assert bool((binned.reconstruction >= 0).all()) and bool((smooth.reconstruction < 0).any())
+bits = (binned.prior + binned.matching.sum(1) + binned.reconstruction) / (64 * math.log(2))
+torch.testing.assert_close(bits, bits_per_dim(binned, some), rtol=0, atol=1e-9)
+print("a density's reconstruction may be negative, a probability's is not: True")
 
 # %% [markdown]
 # ## How loose is the bound? Exactly
@@ -396,6 +443,7 @@ def left_over(schedule, t, c=0.25):  # Var(x_0 | x_t)
     return c * (1 - bar) / (bar * c + 1 - bar)
 
 
+# %%
 for T in (2, 50):
     chain = cosine_schedule(T)
     _, matching, _ = expected(chain)
@@ -410,28 +458,33 @@ print("quadrature through vlb_terms = closed form, every t: True")
 # Now let $T$ grow. We use the cosine schedule. It keeps $\bar\alpha_T$ tiny at every $T$, so that the prior term plays no part (below $10^{-5}$ nats from $T=20$ on). The linear schedule with fixed end points would not do: at small $T$ it would leave most of the picture in $x_T$ (M22, below).
 
 # %% tags=["proof"]
+from ddpm_course.proofs import limit
+
 sizes = (20, 50, 100, 200, 400)
 results = [expected(cosine_schedule(T)) for T in sizes]
 excess = [float(prior + matching.sum() + end) - data.entropy() for prior, matching, end in results]
 assert max(float(prior) for prior, _, _ in results) < 1e-5 and min(excess) > 0
-bound, entropy = sp.Symbol(r"\mathbb{E}_{x_0,\varepsilon}\left[L\right]"), sp.Symbol(r"\mathbb{E}_{x_0}\left[-\log q(x_0)\right]")
+bound = sp.Symbol(r"\mathbb{E}_{x_0,\varepsilon}\left[L\right]")
+entropy = sp.Symbol(r"\mathbb{E}_{x_0}\left[-\log q(x_0)\right]")
 limit("5.10", bound, entropy, sizes=sizes, errors=excess, order=1.0, tolerance=0.1)
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.1))
-curves(sizes, {"expected bound − entropy": excess}, left, xscale="log", yscale="log", xlabel="T", ylabel="nats", title="falls like 1/T")
-left.plot(sizes, [excess[0] * sizes[0] / T for T in sizes], "--", color=GREY, label="slope −1")
+left.loglog(sizes, excess, "o-", label="expected bound − entropy")
+left.loglog(sizes, [excess[0] * sizes[0] / T for T in sizes], "--", color=GREY, label="slope −1")
+left.set(xlabel="T", ylabel="nats", title="falls like 1/T", ylim=(1e-3, 1e-1))
+left.minorticks_off()
+left.set_xticks(sizes, [str(T) for T in sizes])
 left.legend()
-for T in (20, 100, 400):
-    prior, matching, _ = results[sizes.index(T)]
-    right.plot(torch.arange(2, T + 1) / T, T * matching, label=f"T = {T}")
-right.set(xlabel="t / T", ylabel="T × matching term", title="where the nats go", ylim=(0, None))
+for T, mark in ((20, "o"), (100, "."), (400, "-")):
+    right.loglog(torch.arange(2, T + 1) / T, T * results[sizes.index(T)][1], mark, label=f"T = {T}")
+right.set(xlabel="t / T", ylabel="T × matching term", title="the same line for every T", ylim=(1e-3, 300))
 right.legend();
 
 # %% [markdown]
-# Left: a straight line on double logarithmic paper, parallel to the dashed one. Twice the steps, half the excess. Thousand latents make the bound *tighter*, not looser.
+# Left: a straight line on double logarithmic paper, parallel to the dashed one. Twice the steps, half the excess. A thousand latents make the bound *tighter*, not looser.
 #
-# Right: the single matching terms, multiplied by $T$ so that they can share an axis. They do **not** vanish in sum. About the same total is paid for every $T$, only in smaller coins; it is the price of learning what $x_0$ was. Do not read a matching term as "how wrong the network is": the oracle cannot be improved.
+# Right: the single matching terms, multiplied by $T$ and drawn over $t/T$. Dots, points and line lie nearly on one curve: with ten times the steps there are ten times as many terms, each about a tenth as large. The matching terms do **not** vanish in sum. A long chain reaches further to the left, to less noise, and pays more there; in return its reconstruction, which starts from less noise, costs less. Together they stay near the entropy. So do not read a matching term as "how wrong the network is": the oracle cannot be improved.
 #
 # What then is the excess, which does vanish? It is the price for the wrong variance. The true reverse step of Gaussian data is Gaussian with variance $\tilde\beta_t + w_t^2\operatorname{Var}(x_0\mid x_t)$, where $w_t=\sqrt{\bar\alpha_{t-1}}\beta_t/(1-\bar\alpha_t)$ is the weight of $x_0$ in Ho eq. 7. Take *that* as $\sigma_t^2$ and nothing is left but the prior term, at any $T$:
 
@@ -468,6 +521,7 @@ def two_steps(t, noise, start):  # (mean, var) of q and of p for one pixel, and 
     return q_posterior(fifty, x_start, x_now, t), (q_posterior(fifty, guess, x_now, t)[0], float(fifty.beta[t])), x_now
 
 
+# %%
 def draw_step(ax, t, noise, start):
     (mean, var), (mean_hat, var_hat), x_now = two_steps(t, noise, start)
     grid = torch.linspace(-2.5, 2.5, 500, dtype=torch.float64)
@@ -477,13 +531,14 @@ def draw_step(ax, t, noise, start):
     ax.set(title=f"t = {t}: KL = {float(normal_kl(mean, var, mean_hat, var_hat)):.2g}", xlabel=r"$x_{t-1}$", yticks=[])
 
 
+# %%
 fig, axes = plt.subplots(1, 4, figsize=(10, 2.5))
 for ax, t in zip(axes, (5, 25, 40, 50), strict=True):
     draw_step(ax, t, -1.0, 1.0)
 axes[3].legend(loc="upper left", fontsize=9);
 
 # %% [markdown]
-# The dotted line is $x_t$. Early ($t=5$) the pixel is plainly ink; the guess is right and the bells differ only in width. In the middle ($t=40$) the noise has pushed $x_t$ towards paper, the guess leans the wrong way, and the means differ. At the very end both bells are wide and it hardly matters what one guesses. Move the noise: a positive one makes the pixel easy, and the KL shrinks.
+# The dotted line is $x_t$, made with the unlucky noise $\varepsilon=-1$. Early ($t=5$) the pixel is plainly ink. The guess is right, and the bells differ in width only: $\beta_t$ against $\tilde\beta_t$. At $t=25$ the noise has just cancelled the signal. The model cannot tell ink from paper, guesses 0, and its bell sits to the left of the blue one. At $t=40$ it even believes in paper, but one step moves so little there that the bells nearly agree. At $t=50$ both are wide and it hardly matters what one guesses. Move the noise: a positive one makes the pixel easy, and the KL shrinks.
 
 # %%
 def draw_slider(t, noise, start):
@@ -492,7 +547,8 @@ def draw_slider(t, noise, start):
     ax.legend(loc="upper left")
 
 
-explore(draw_slider, t=slider(2, 50, 35, label="t"), noise=slider(-2.5, 2.5, -1.0, 0.1, "noise in x_t"), start=slider(-1.0, 1.0, 1.0, 0.1, "x_0"))
+explore(draw_slider, t=slider(2, 50, 25, label="t"), noise=slider(-2.5, 2.5, -1.0, 0.1, "noise in x_t"),
+        start=slider(-1.0, 1.0, 1.0, 0.1, "x_0"))
 
 # %% [markdown]
 # ## A real digit
@@ -500,14 +556,19 @@ explore(draw_slider, t=slider(2, 50, 35, label="t"), noise=slider(-2.5, 2.5, -1.
 # Now 8×8 pixels, $T=1000$, the discrete decoder, and two denoisers. First the *perfect denoiser of the training set*, `FiniteData`: it knows its 1,438 training digits by heart and believes that there are no others. Second the network that is shipped with the course, which was trained on the same digits. Both are asked about a training digit and about a validation digit.
 
 # %%
+from ddpm_course import FiniteData, load_model, shipped
+
 net, finite = load_model(shipped("digits")), FiniteData(digits().train.images)
 ask = torch.cat([digits().train.images[:1], digits().val.images[:1]])  # one training digit, one validation digit
-memory = vlb_terms(finite.eps_model(net.schedule), net.schedule, ask.double(), variance="posterior_clipped", decoder="discrete",
+settings = {"variance": "posterior_clipped", "decoder": "discrete"}
+memory = vlb_terms(finite.eps_model(net.schedule), net.schedule, ask.double(), **settings,
                    generator=torch.Generator().manual_seed(3))
-network = vlb_terms(net.eps_model(), net.schedule, ask, variance="posterior_clipped", decoder="discrete",
-                    generator=torch.Generator().manual_seed(3))
+network = vlb_terms(net.eps_model(), net.schedule, ask, **settings, generator=torch.Generator().manual_seed(3))
 for found in (memory, network):
-    assert bool((found.prior >= 0).all()) and bool((found.matching >= -1e-5).all()) and bool((found.reconstruction >= 0).all())
+    assert bool((found.prior >= 0).all()) and bool((found.reconstruction >= 0).all())
+    assert bool((found.matching >= -1e-5).all())  # float32 rounds the network's KLs
+
+# %%
 learnt = float(memory.matching[0].sum())
 assert abs(learnt - math.log(1438)) < 2
 print(f"training digit, memoriser: the matching terms sum to about log(1438) = {math.log(1438):.1f} nats: True")
@@ -526,17 +587,17 @@ right.set(yscale="log", ylim=(1e-3, 1e4), xlabel="t", ylabel="bits per dim", tit
 left.legend(fontsize=8, loc="upper right");
 
 # %% [markdown]
-# The left axis is logarithmic: the terms span many powers of ten, and most of what the network pays, it pays at small $t$, where the last details are fixed. At large $t$ nearly nothing is paid by anybody, because nothing can be known there.
+# The left axis is logarithmic: the terms span many powers of ten. Most of what the network pays, it pays at small $t$, where the last details are fixed, and it pays about the same for a digit that it was trained on and for one that it was not. At large $t$ nearly nothing is paid by anybody, because nothing can be known there.
 #
 # The memoriser is the instructive one. For a training digit its matching terms add up to about $\log 1438\approx7.3$ nats, just the cost of naming one picture out of 1,438, and the cost arises where the decision falls. For a validation digit its bound is hundreds of times worse than the network's: it insists on its nearest training digit until the end. **The perfect denoiser of a finite training set is not the one we want.** It has the lowest training loss that exists, and it is useless on anything new. Judge by held-out data (chapters 08 and 12).
 
 # %%
 held_out, by_heart = bits_per_dim(network, ask)[1], bits_per_dim(memory, ask)[1]
 assert float(held_out) < 8 and float(by_heart) > 100 * float(held_out)
-print("validation digit: the network needs fewer than 8 bits per pixel, the memoriser over 100 times as many as the network: True")
+print("validation digit, network: fewer than 8 bits per pixel: True;  memoriser: over 100 times as many: True")
 
 # %% [markdown]
-# Eight bits per pixel is what it costs to write 256 grey values down without any model. (These digits use only 17 grey values, so $\log_2 17\approx4.1$ would do for somebody who knew that. Neither model was told.)
+# Eight bits per pixel is what it costs to write 256 grey values down without any model. (These digits use only 17 grey values, so $\log_2 17\approx4.1$ would do for somebody who knew that. Neither decoder was told.)
 
 # %% [markdown]
 # ## Why the mean is what the network will learn
@@ -544,12 +605,11 @@ print("validation digit: the network needs fewer than 8 bits per pixel, the memo
 # One link to chapter 06. By (5.7) and (5.8) each matching term is a weight times $\mathbb E\big[(x_0-\hat x_0(x_t))^2\big]$. Average also over the data $x_0$, hold $x_t$ fixed, and ask which single answer $c=\hat x_0(x_t)$ is best. All expectations here run over $x_0\sim q(x_0\mid x_t)$:
 
 # %% tags=["proof"]
-start, c = sp.Symbol(r"x_0\mid x_t", real=True), sp.Symbol("c", real=True)
-average = Expect(start, start)
-equation("5.11", Expect((start - c) ** 2, start), (Expect(start**2, start) - average**2) + (average - c) ** 2)
+c, average = sp.Symbol("c", real=True), Expect(x_0, x_0)
+equation("5.11", Expect((x_0 - c) ** 2, x_0), (Expect(x_0**2, x_0) - average**2) + (average - c) ** 2)
 
 # %% [markdown]
-# The first bracket is the variance of $x_0$ given $x_t$. Nobody can lower it. The second is 0 for $c=\mathbb E[x_0\mid x_t]$ and positive otherwise. So the best denoiser answers with a **conditional mean**: the average of all clean pictures that could have led to this $x_t$. This also answers what learners ask most, whether the loss can reach 0. It cannot, except where $x_t$ determines $x_0$.
+# On the right, $\mathbb E[x_0^2]-\mathbb E[x_0]^2$ is the variance of $x_0$ given $x_t$. Nobody can lower it. The square that contains $c$ is 0 for $c=\mathbb E[x_0\mid x_t]$ and positive otherwise. So the best denoiser answers with a **conditional mean**: the average of all clean pictures that could have led to this $x_t$. This also answers what learners ask most, whether the loss can reach 0. It cannot, except where $x_t$ determines $x_0$.
 
 # %% [markdown]
 # ## Common mistakes
@@ -559,6 +619,8 @@ equation("5.11", Expect((start - c) ** 2, start), (Expect(start**2, start) - ave
 # Some derivations stop at the obvious way and call the red fractions *consistency terms*. They belong to another splitting of the same $L$. Their expectation runs over *three* pictures, $x_{t-1},x_t,x_{t+1}$, and is an average of a log ratio, not a KL. It may be negative. We draw 4,000 films that start from $\mathcal N(0.4, 0.25)$ and take $T=40$ equal steps, and write down every term of both splittings. The model is the oracle with $\sigma_t^2=\beta_t$.
 
 # %%
+from ddpm_course import NoiseSchedule
+
 T = 40
 even = NoiseSchedule([1 - 1e-4 ** (1 / T)] * T)  # equal betas, alpha_bar_T = 1e-4
 beta, model = float(even.beta[1]), data.eps_model(even)
@@ -568,6 +630,7 @@ for _ in range(T):
     films.append((1 - beta) ** 0.5 * films[-1] + beta**0.5 * torch.randn(4000, 1, generator=rng, dtype=torch.float64))
 
 
+# %%
 def model_mean_at(t):  # mean of p(x_{t-1} | x_t) on every film
     bar, now = float(even.alpha_bar[t]), films[t]
     guess = (now - (1 - bar) ** 0.5 * model(now, torch.full((4000,), t))) / bar**0.5
@@ -580,8 +643,9 @@ means = [None, *(model_mean_at(t) for t in range(1, T + 1))]
 forward = [None, *(normal_log_prob(films[t], (1 - beta) ** 0.5 * films[t - 1], beta) for t in range(1, T + 1))]
 backward = [None, *(normal_log_prob(films[t - 1], means[t], beta) for t in range(1, T + 1))]  # log p(x_{t-1} | x_t)
 last = normal_log_prob(films[T], 0.0, 1.0)
-consistency = torch.cat([forward[t] - backward[t + 1] for t in range(1, T)], 1)  # log q(x_t|x_{t-1}) - log p(x_t|x_{t+1})
-matching = torch.cat([normal_kl(*q_posterior(even, films[0], films[t], t), means[t], beta) for t in range(2, T + 1)], 1)
+consistency = torch.cat([forward[t] - backward[t + 1] for t in range(1, T)], 1)
+posteriors = [q_posterior(even, films[0], films[t], t) for t in range(2, T + 1)]
+matching = torch.cat([normal_kl(*post, means[t], beta) for t, post in enumerate(posteriors, 2)], 1)
 
 # %%
 prior = normal_kl(1e-2 * films[0], 1 - 1e-4, 0.0, 1.0)
@@ -590,7 +654,7 @@ difference = consistency.sum(1) - matching.sum(1) + ends.squeeze(1)
 assert abs(float(difference.mean())) < 4 * float(difference.std()) / 4000**0.5  # both splittings have the mean L
 error = consistency.std(0) / 4000**0.5
 assert float(consistency.mean(0)[0]) < -6 * float(error[0]) and float(matching.min()) >= 0
-print("same mean: True;  the consistency term at t = 1 has a negative mean: True;  matching terms are never negative: True")
+print("same mean: True;  the consistency term at t = 1 is negative on average: True;  matching terms never are: True")
 
 # %% [markdown]
 # So both are right, and only one is a sum of divergences. Which one would you rather *estimate*? In training nobody computes all $T$ terms of a film. One picks a single $t$ at random and multiplies by the number of terms.
@@ -611,8 +675,9 @@ for values, times, label, color in rows:
 left.axhline(0, color="black", linewidth=0.7)
 left.set(xlabel="t", ylabel="nats", title="each term: mean ± std over films")
 left.legend(loc="upper right")
-right.hist([v.numpy() for v in single], bins=40, range=(-100, 60), color=[RED, BLUE], label=["consistency", "denoising matching"])
-right.set(xlabel="estimate of the middle terms from one random t, nats", title="same job, different spread", yscale="log")
+for values, (_, _, label, color) in zip(single, rows, strict=True):
+    right.hist(values.numpy(), bins=60, range=(-120, 60), color=color, alpha=0.6, label=label)
+right.set(xlabel="sum of the terms, estimated from one random t", title="same job, different spread", yscale="log")
 right.legend(fontsize=9);
 
 # %% [markdown]
@@ -635,16 +700,14 @@ for T in (10, 100, 1000):
 # %% [markdown]
 # ### "Training is the diffusion process" (M17)
 #
-# Training does not change the diffusion at all. $q$ has no parameters. The number: the prior term is the same for every model whatsoever, and a gradient through it never arrives at a weight. What training lowers are matching and reconstruction.
+# Training does not change the diffusion at all; $q$ has no parameters. The number: the prior term is the same for every model whatsoever, because no model occurs in it. What training lowers are matching and reconstruction. Here is an "untrained network" that answers $0.1\,x_t$ whatever it is asked, beside the oracle.
 
 # %%
-weight = torch.tensor(0.1, requires_grad=True)  # a "network" with one weight: eps_hat = weight * x_t
 twenty = cosine_schedule(20)
-untrained = vlb_terms(lambda x, t: weight.detach() * x, twenty, some, eps=e_img)
+untrained = vlb_terms(lambda x, t: 0.1 * x, twenty, some, eps=e_img)
 oracle = vlb_terms(broad.eps_model(twenty), twenty, some, eps=e_img)
-assert torch.equal(untrained.prior, oracle.prior)
-assert bool((untrained.total() > oracle.total()).all())
-print("prior term of an untrained model = prior term of the oracle: True;  the rest of the bound differs: True")
+assert torch.equal(untrained.prior, oracle.prior) and bool((untrained.total() > oracle.total()).all())
+print("untrained and oracle: same prior term: True;  same bound: False")
 
 # %% [markdown]
 # ### "The KL compares generated pictures with real ones" (M37)
@@ -652,12 +715,15 @@ print("prior term of an untrained model = prior term of the oracle: True;  the r
 # All KLs in $L$ are between *conditionals*, of one step, at an $x_t$ made from a real $x_0$. No picture is ever generated during training. And a distance between generated and real pictures would be a poor goal. Here the oracle generates from $\mathcal N(0.4,0.25)$, perfectly but for the small excess; paired with real draws the squared distance is as large as between two real draws, $2\cdot0.25$.
 
 # %%
-generated = ddpm_sample(data.eps_model(cosine_schedule(100)), cosine_schedule(100), variance="beta", generator=torch.Generator().manual_seed(5),
-                        x_T=torch.randn(20_000, 1, generator=torch.Generator().manual_seed(6), dtype=torch.float64))
+from ddpm_course import ddpm_sample
+
+hundred, rng = cosine_schedule(100), torch.Generator().manual_seed(5)
+x_T = torch.randn(20_000, 1, generator=rng, dtype=torch.float64)
+generated = ddpm_sample(data.eps_model(hundred), hundred, x_T=x_T, variance="beta", generator=rng)
 real = data.sample(20_000, torch.Generator().manual_seed(7))
 wrong_loss = float(((generated - real) ** 2).mean())  # the mistake
 assert abs(wrong_loss - 0.5) < 0.05 and excess[2] < 0.01
-print(f"nearly perfect generator (excess below 0.01 nats): squared distance to real data is still about {wrong_loss:.1f}")
+print(f"nearly perfect (excess below 0.01 nats), but squared distance to real data about {wrong_loss:.1f}")
 
 # %% [markdown]
 # ## Exercises

@@ -19,20 +19,18 @@ import matplotlib.pyplot as plt
 import sympy as sp
 import torch
 
-from ddpm_course import (
-    MLP, FiniteData, GaussianMixture, as_eps_model, clip_x_0, cosine_schedule, ddim_sample, ddpm_sample, ddpm_step, diffusion_loss,
-    eps_to_score, eps_to_v, eps_to_x_0, linear_schedule, min_snr_weight, normal_kl, q_posterior, q_sample, simple_loss,
-    v_to_eps, v_to_x_0, vlb_terms, vlb_weight, x_0_to_eps, x_0_to_v,
-)  # fmt: skip
+from ddpm_course import MLP, FiniteData, GaussianMixture, cosine_schedule, linear_schedule, x_0_to_eps, x_0_to_v
 from ddpm_course.checks import check, must_pass
 from ddpm_course.data import digits, toy
+from ddpm_course.elbo import vlb_terms
+from ddpm_course.forward import q_sample
+from ddpm_course.gaussian import normal_kl
+from ddpm_course.losses import diffusion_loss, min_snr_weight, simple_loss, vlb_weight
 from ddpm_course.plots import curves, scatter_row, show_rows, style
-from ddpm_course.posterior import reverse_variance
-from ddpm_course.prediction import target
-from ddpm_course.proofs import (
-    Expect, agrees, alpha_t, bar_s, bar_t, beta_t, derive, eps, eps_hat, equation, expectation, normal, sigma, table_values, v, x_0,
-    x_0_hat, x_t, z,
-)  # fmt: skip
+from ddpm_course.posterior import q_posterior, reverse_variance
+from ddpm_course.prediction import as_eps_model, clip_x_0, eps_to_score, eps_to_v, eps_to_x_0, target, v_to_eps, v_to_x_0
+from ddpm_course.proofs import Expect, agrees, alpha_t, bar_s, bar_t, beta_t, derive, eps, equation, table_values, x_0, x_t
+from ddpm_course.sampling import ddim_sample, ddpm_sample, ddpm_step
 from ddpm_course.train import at_scale
 
 style()
@@ -58,6 +56,8 @@ show_rows({"x_t": noisy, "x_0": answers["x_0"], "eps / 3": answers["eps"] / 3, "
 # The divergence is the mean of $\log q-\log p_\theta$ under $q$. Write a point drawn from $q$ as $\tilde\mu + s z$ with $z\sim\mathcal N(0,1)$ and $s^2=\tilde\beta_t$. Both log densities contain $-\log\sqrt{2\pi}$, which cancels. What is left is the left side below, for one pixel.
 
 # %% tags=["proof"]
+from ddpm_course.proofs import sigma, z
+
 mu_q, mu_p = sp.symbols(r"\tilde{\mu} \mu_\theta", real=True)
 s = sp.Symbol("s", positive=True)
 log_ratio = sp.log(sigma) - sp.log(s) + (mu_q + s * z - mu_p) ** 2 / (2 * sigma**2) - z**2 / 2
@@ -66,6 +66,8 @@ derive("6.1", Expect(log_ratio, z),
         "expand; the mixed term has mean 0, and z has variance 1"),
        ((mu_q - mu_p) ** 2 / (2 * sigma**2) + (s**2 / sigma**2 - 1 - sp.log(s**2 / sigma**2)) / 2,
         "sort: what depends on the means, what does not"), source="Ho section 3.2")
+
+# %% tags=["proof"]
 numbers = {mu_q: 0.3, mu_p: -0.5, s: 0.7, sigma: 0.9}
 kl_mean_only = (mu_q - mu_p) ** 2 / (2 * sigma**2)
 kl = kl_mean_only + (s**2 / sigma**2 - 1 - sp.log(s**2 / sigma**2)) / 2
@@ -98,9 +100,12 @@ mean_x_0 = sp.sqrt(bar_s) * beta_t / (1 - bar_t) * x_0 + sp.sqrt(alpha_t) * (1 -
 of_x_t = beta_t / (sp.sqrt(alpha_t) * (1 - bar_t)) + sp.sqrt(alpha_t) * (1 - bar_s) / (1 - bar_t)
 mean_eps = (x_t - beta_t / sp.sqrt(1 - bar_t) * eps) / sp.sqrt(alpha_t)
 derive("6.3", mean_x_0,
-       (of_x_t * x_t - sp.sqrt(bar_s) * beta_t / (sp.sqrt(bar_t) * sp.sqrt(1 - bar_t)) * eps, "put 6.2 in for the picture, collect"),
+       (of_x_t * x_t - sp.sqrt(bar_s) * beta_t / (sp.sqrt(bar_t) * sp.sqrt(1 - bar_t)) * eps,
+        "put 6.2 in for the picture, collect"),
        (mean_eps, "the factors simplify as described above"),
        given={x_0: solved} | tables, source="Ho eq. 11")
+
+# %% tags=["proof"]
 agrees(mean_eps, values, ddpm_step(schedule, pixel, e_pixel, 300, 299, torch.zeros_like(pixel)))
 agrees(mean_eps, values, q_posterior(schedule, eps_to_x_0(schedule, pixel, 300, e_pixel), pixel, 300)[0])
 
@@ -112,6 +117,8 @@ agrees(mean_eps, values, q_posterior(schedule, eps_to_x_0(schedule, pixel, 300, 
 # Both means now have the same form and the same $x_t$. In their difference $x_t$ drops out, and $\tilde\mu-\mu_\theta=-\frac{\beta_t}{\sqrt{\alpha_t}\sqrt{1-\bar\alpha_t}}(\varepsilon-\hat\varepsilon)$ is left. Square it, and divide by $2\sigma^2$ as 6.1 says:
 
 # %% tags=["proof"]
+from ddpm_course.proofs import eps_hat
+
 in_eps_form = {mu_q: mean_eps, mu_p: mean_eps.subs(eps, eps_hat)}
 weight = beta_t**2 / (2 * sigma**2 * alpha_t * (1 - bar_t))
 equation("6.4", kl_mean_only, weight * (eps - eps_hat) ** 2, given=in_eps_form, source="Ho eq. 12")
@@ -143,13 +150,17 @@ print("weight x squared error + constant = matching term, t = 2..20: True")
 # What does an error in $\hat x_0$ cost? Do the same with the posterior mean in $x_0$ form, and take $\sigma^2=\tilde\beta_t=\frac{1-\bar\alpha_{t-1}}{1-\bar\alpha_t}\beta_t$. The answer is beautiful. The weight is half the *drop of the signal-to-noise ratio* in this step, where $\mathrm{SNR}(t)=\bar\alpha_t/(1-\bar\alpha_t)$ as in chapter 02.
 
 # %% tags=["proof"]
+from ddpm_course.proofs import x_0_hat
+
 beta_of_bars = 1 - bar_t / bar_s
 known = {sigma: sp.sqrt(beta_of_bars * (1 - bar_s) / (1 - bar_t)), beta_t: beta_of_bars, alpha_t: bar_t / bar_s}
 in_x_0_form = {mu_q: mean_x_0, mu_p: mean_x_0.subs(x_0, x_0_hat)}
 half_drop = (bar_s / (1 - bar_s) - bar_t / (1 - bar_t)) / 2
 derive("6.5", kl_mean_only,
-       (bar_s * beta_t**2 / (2 * sigma**2 * (1 - bar_t) ** 2) * (x_0 - x_0_hat) ** 2, "both means in picture form; the noisy pixel cancels"),
-       (bar_s * beta_t / (2 * (1 - bar_s) * (1 - bar_t)) * (x_0 - x_0_hat) ** 2, "put the posterior variance in; one beta cancels"),
+       (bar_s * beta_t**2 / (2 * sigma**2 * (1 - bar_t) ** 2) * (x_0 - x_0_hat) ** 2,
+        "both means in picture form; the noisy pixel cancels"),
+       (bar_s * beta_t / (2 * (1 - bar_s) * (1 - bar_t)) * (x_0 - x_0_hat) ** 2,
+        "put the posterior variance in; one beta cancels"),
        (half_drop * (x_0 - x_0_hat) ** 2, "beta = 1 - (ratio of the two alpha bars); split the fraction"),
        given=in_x_0_form | known, source="VDM section 4")
 
@@ -178,7 +189,8 @@ print(f"sum of all 999 weights of x_0: {float(drop.sum()):.0f};  from the two en
 # %%
 beta_weight = vlb_weight(schedule, t_all, "beta")
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3))
-lines = {r"bound, $\sigma^2=\tilde\beta_t$": eps_weight, r"bound, $\sigma^2=\beta_t$": beta_weight, r"$L_{simple}$": torch.ones(999)}
+lines = {r"bound, $\sigma^2=\tilde\beta_t$": eps_weight, r"bound, $\sigma^2=\beta_t$": beta_weight}
+lines |= {r"$L_{simple}$": torch.ones(999)}
 curves(t_all, lines, left, xlabel="t", yscale="log", title=r"weight of $|\varepsilon-\hat\varepsilon|^2$")
 shares = {"bound": beta_weight.cumsum(0) / beta_weight.sum(), "L_simple": (t_all - 1) / 999}
 curves(t_all, shares, right, xlabel="t", title="share of the total weight up to t")
@@ -224,6 +236,10 @@ def cloud(t, n=40_000, seed=3):
     return x_0, e, q_sample(schedule, x_0, t, e)
 
 
+# %% [markdown]
+# The second helper cuts the horizontal axis into strips and averages what is in each. That is the simplest way to estimate a conditional mean: look at all points with nearly this $x_t$, and take their mean.
+
+# %%
 def strips(x, y, edges):
     """Mean of y in each strip of x between two edges, and how many points it has."""
     k = torch.bucketize(x.flatten(), edges) - 1
@@ -255,7 +271,7 @@ x_0_many, e_many, x_many = cloud(250)
 mean, count = strips(x_many, e_many, edges)
 exact, _ = strips(x_many, line_oracle(x_many, torch.full((len(x_many),), 250)), edges)
 full = count > 80
-assert float(((mean - exact).abs() * count.sqrt())[full].max()) < 4  # each strip's mean is within 4 standard errors (sd at most 1)
+assert float(((mean - exact).abs() * count.sqrt())[full].max()) < 4  # 4 standard errors, as the sd is at most 1
 print(f"{int(full.sum())} strips, largest distance below 0.2: {float((mean - exact)[full].abs().max()) < 0.2}")
 
 # %% [markdown]
@@ -269,12 +285,14 @@ from ddpm_course.widgets import choice, explore, slider
 
 def draw(t, what):
     x_0, e, x = cloud(t, 3000)
-    best_eps = line_oracle(edges[:, None], torch.full((40,), t))
-    best = {"eps": best_eps, "x_0": eps_to_x_0(schedule, edges[:, None], t, best_eps), "v": eps_to_v(schedule, edges[:, None], t, best_eps)}
+    places = edges[:, None]
+    best_eps = line_oracle(places, torch.full((40,), t))
+    best = {"eps": best_eps, "x_0": eps_to_x_0(schedule, places, t, best_eps)}
+    best["v"] = eps_to_v(schedule, places, t, best_eps)
     fig, ax = plt.subplots(figsize=(5, 3.4))
     ax.scatter(x, target(schedule, x_0, t, e, what), s=3, alpha=0.4)
     ax.plot(edges, best[what], color="#e08a2e", linewidth=2.5)
-    ax.set(xlim=(-2.6, 2.6), ylim=(-3, 3), xlabel="x_t", ylabel=what, title=f"{what} against x_t, and its conditional mean, t = {t}")
+    ax.set(xlim=(-2.6, 2.6), ylim=(-3, 3), xlabel="x_t", ylabel=what, title=f"{what} and its conditional mean, t = {t}")
 
 
 explore(draw, t=slider(1, 1000, 250, label="t"), what=choice(["eps", "x_0", "v"], "predict"))
@@ -289,10 +307,14 @@ explore(draw, t=slider(1, 1000, 250, label="t"), what=choice(["eps", "x_0", "v"]
 # Put $\cos\varphi=\sqrt{\bar\alpha_t}$ and $\sin\varphi=\sqrt{1-\bar\alpha_t}$, which is allowed because the squares add up to 1. Then $x_t=\cos\varphi\,x_0+\sin\varphi\,\varepsilon$ and $v=\cos\varphi\,\varepsilon-\sin\varphi\,x_0$. The pair $(x_t,v)$ is the pair $(x_0,\varepsilon)$ *rotated* by the angle $\varphi$, and $v$ is the direction in which $x_t$ moves when $\varphi$ grows. A rotation is undone by rotating back, without any division:
 
 # %% tags=["proof"]
+from ddpm_course.proofs import v
+
 rotated = closed_form | {v: sp.sqrt(bar_t) * eps - sp.sqrt(1 - bar_t) * x_0}
 equation("6.9", sp.sqrt(1 - bar_t) * x_t + sp.sqrt(bar_t) * v, eps, given=rotated, source="v-pred appendix D")
 equation("6.10", sp.sqrt(bar_t) * x_t - sp.sqrt(1 - bar_t) * v, x_0, given=rotated, source="v-pred appendix D")
 equation("6.11", x_t**2 + v**2, x_0**2 + eps**2, given=rotated)
+
+# %% tags=["proof"]
 values = table_values(schedule, 300) | {x_t: 0.7, v: -0.4, eps: -0.4, x_0: -0.4}
 agrees(sp.sqrt(1 - bar_t) * x_t + sp.sqrt(bar_t) * v, values, v_to_eps(schedule, pixel, 300, e_pixel))
 agrees(sp.sqrt(bar_t) * x_t - sp.sqrt(1 - bar_t) * v, values, v_to_x_0(schedule, pixel, 300, e_pixel))
@@ -314,7 +336,8 @@ v_hat = sp.Symbol(r"\hat{v}", real=True)
 in_eps = {x_0: solved, x_0_hat: solved.subs(eps, eps_hat)}
 v_of_eps = (eps - sp.sqrt(1 - bar_t) * x_t) / sp.sqrt(bar_t)
 equation("6.12", (x_0 - x_0_hat) ** 2, (1 - bar_t) / bar_t * (eps - eps_hat) ** 2, given=in_eps)
-equation("6.13", (v - v_hat) ** 2, (eps - eps_hat) ** 2 / bar_t, given={v: v_of_eps, v_hat: v_of_eps.subs(eps, eps_hat)})
+of_eps = {v: v_of_eps, v_hat: v_of_eps.subs(eps, eps_hat)}
+equation("6.13", (v - v_hat) ** 2, (eps - eps_hat) ** 2 / bar_t, given=of_eps)
 
 # %% [markdown]
 # So $1$ unit of squared $\varepsilon$ error is $1/\mathrm{SNR}$ units of squared $x_0$ error and $1/\bar\alpha_t$ units of squared $v$ error. A loss with weight $w$ on $\varepsilon$ equals a loss with weight $w\cdot\mathrm{SNR}$ on $x_0$, and one with weight $w\,\bar\alpha_t$ on $v$. "Predicting $x_0$ with an unweighted loss" is therefore *not* $L_\text{simple}$ in other words. It is another weighting.
@@ -336,19 +359,18 @@ def my_mean(x_t, t, eps):
     return (x_t - (1 - alpha) / (1 - bar[t]) ** 0.5 * eps) / alpha**0.5
 
 
+# %%
 def my_weight(t, var):
     alpha = bar[t] / bar[t - 1]
     return (1 - alpha) ** 2 / (2 * var * alpha * (1 - bar[t]))
-
-
-# %%
-x, e = torch.randn(2, 6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
 
 
 def same(mine, package):
     torch.testing.assert_close(mine, package, rtol=0, atol=1e-10)
 
 
+# %%
+x, e = torch.randn(2, 6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
 for t in (1, 2, 500, 1000):
     x_t_now = q_sample(schedule, x, t, e)
     same(my_x_0(x_t_now, t, e), eps_to_x_0(schedule, x_t_now, t, e))
@@ -356,11 +378,11 @@ for t in (1, 2, 500, 1000):
     same(my_mean(x_t_now, t, e), ddpm_step(schedule, x_t_now, e, t, t - 1, torch.zeros_like(x)))
     same(bar[t] ** 0.5 * e - (1 - bar[t]) ** 0.5 * x, target(schedule, x, t, e, "v"))
     if t > 1:
-        same(my_weight(t, 1 - bar[t] / bar[t - 1]), torch.tensor(vlb_weight(schedule, t, "beta"), dtype=torch.float64))
+        assert abs(float(my_weight(t, 1 - bar[t] / bar[t - 1])) - vlb_weight(schedule, t, "beta")) < 1e-10
 print("by hand = package at t = 1, 2, 500, 1000: True")
 
 # %% [markdown]
-# Next, all round trips, at every $t$ at once. Then the exchange rates: one error, priced in three currencies, must cost the same. The last lines apply this to a weight that people really use, min-SNR, whose three forms in the package must be the same loss.
+# Next, all round trips, at every $t$ at once: there, back, and we must stand where we started.
 
 # %%
 t_every = torch.arange(1, 1001)
@@ -369,11 +391,20 @@ x_now = q_sample(schedule, x, t_every, e)
 v_now = target(schedule, x, t_every, e, "v")
 for there, back, start in ((eps_to_x_0, x_0_to_eps, e), (eps_to_v, v_to_eps, e), (x_0_to_v, v_to_x_0, x)):
     same(back(schedule, x_now, t_every, there(schedule, x_now, t_every, start)), start)
+print("every round trip returns to its start: True")
+
+# %% [markdown]
+# A round trip would not notice if both directions shared a mistake. So the same $v$ must come out of $\varepsilon$ and out of $x_0$, and `as_eps_model` must turn a "network" that knows any one of the three into one that knows $\varepsilon$.
+
+# %%
 same(eps_to_v(schedule, x_now, t_every, e), v_now)
 same(x_0_to_v(schedule, x_now, t_every, x), v_now)
 for name, value in (("eps", e), ("x_0", x), ("v", v_now)):
     same(as_eps_model(lambda x_t, t, value=value: value, schedule, name)(x_now, t_every), e)
-print("every round trip returns to its start: True")
+print("all roads lead to the same eps: True")
+
+# %% [markdown]
+# Then the exchange rates: one error, priced in three currencies, must cost the same. And a weight that people really use, min-SNR, has three forms in the package (it caps the $x_0$ weight at 5, so that the nearly clean pictures do not dominate). By the rates they must be the same loss.
 
 # %%
 wrong_eps = e + 0.1 * torch.randn(e.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
@@ -383,11 +414,16 @@ price["x_0"] = (eps_to_x_0(schedule, x_now, t_every, wrong_eps) - x).square().me
 price["v"] = (eps_to_v(schedule, x_now, t_every, wrong_eps) - v_now).square().mean(1) * schedule.alpha_bar[1:]
 for name in ("x_0", "v"):
     torch.testing.assert_close(price[name], price["eps"], rtol=0, atol=1e-12)
+print("three currencies, one price, to 1e-12: True")
+
+# %%
 capped = snr.clamp(max=5)  # min-SNR: the x_0 weight is capped at 5
 for name, form in (("x_0", capped), ("eps", capped / snr), ("v", capped / snr * schedule.alpha_bar[1:])):
     torch.testing.assert_close(min_snr_weight(schedule, t_every, name), form, rtol=0, atol=1e-12)
-    assert abs(min_snr_weight(schedule, 300, name) - float(form[299])) < 1e-12
-print("three currencies, one price, to 1e-12: True")
+    for t in (100, 300):  # SNR above and below 5
+        assert abs(min_snr_weight(schedule, t, name) - float(form[t - 1])) < 1e-12
+print(f"SNR above 5 at t = 100: {schedule.snr(100) > 5}, at t = 300: {schedule.snr(300) > 5}")
+print("three forms of min-SNR agree: True")
 
 # %% [markdown]
 # What do the rates mean in practice? Suppose a network is off by 0.1 in whatever it predicts. How large is the error in $\hat x_0$, and in $\hat\varepsilon$?
@@ -411,8 +447,9 @@ print(f"an eps error of 0.1 at t = 1000 becomes an x_0 error of {float(on_x_0['p
 
 # %% tags=["proof"]
 log_density = -((x_t - sp.sqrt(bar_t) * x_0) ** 2) / (2 * (1 - bar_t))  # of q(x_t | x_0), without its constant
-equation("6.14", sp.Derivative(log_density, x_t), -eps / sp.sqrt(1 - bar_t), given={x_0: solved}, source="SDE section 3.3")
-agrees(-eps / sp.sqrt(1 - bar_t), values, eps_to_score(schedule, pixel, 300, e_pixel))
+score_given_x_0 = -eps / sp.sqrt(1 - bar_t)
+equation("6.14", sp.Derivative(log_density, x_t), score_given_x_0, given={x_0: solved}, source="SDE section 3.3")
+agrees(score_given_x_0, values, eps_to_score(schedule, pixel, 300, e_pixel))
 
 # %% [markdown]
 # But we want the score of $q(x_t)$, where $x_0$ is *not* known. That density is an average of Gaussians, one for each possible $x_0$. Take two possible values with weights $w_1,w_2$, and call the two Gaussians $q_1,q_2$. What is the slope of the logarithm of their sum?
@@ -435,9 +472,12 @@ derive("6.15", sp.Derivative(sp.log(both), x_t),
 angle = torch.arange(8) * math.pi / 4
 ring = GaussianMixture(torch.full((8,), 1 / 8), 1.4 * torch.stack([angle.cos(), angle.sin()], 1), torch.full((8,), 0.1))
 ring_oracle = ring.eps_model(schedule)
+
+# %%
 for t in (1, 2, 500, 1000):
     rng = torch.Generator().manual_seed(7)
-    point = q_sample(schedule, ring.sample(50, rng), t, torch.randn(50, 2, generator=rng, dtype=torch.float64)).requires_grad_()
+    e = torch.randn(50, 2, generator=rng, dtype=torch.float64)
+    point = q_sample(schedule, ring.sample(50, rng), t, e).requires_grad_()
     (score,) = torch.autograd.grad(ring.diffused(float(bar[t])).log_prob(point).sum(), point)
     best = ring_oracle(point.detach(), torch.full((50,), t))
     torch.testing.assert_close(score, eps_to_score(schedule, point.detach(), t, best), rtol=1e-9, atol=1e-9)
@@ -449,7 +489,8 @@ arrows = torch.linspace(-2.2, 2.2, 15).double()
 fig, axes = plt.subplots(1, 3, figsize=(9, 3.1))
 for ax, t in zip(axes, (40, 150, 400), strict=True):
     mesh = torch.cartesian_prod(axis, axis)
-    ax.contourf(axis, axis, ring.diffused(float(bar[t])).log_prob(mesh).exp().reshape(120, 120).T, levels=12, cmap="Blues")
+    density = ring.diffused(float(bar[t])).log_prob(mesh).exp().reshape(120, 120).T
+    ax.contourf(axis, axis, density, levels=12, cmap="Blues")
     places = torch.cartesian_prod(arrows, arrows)
     score = eps_to_score(schedule, places, t, ring_oracle(places, torch.full((225,), t)))
     ax.quiver(*places.T, *(score / (1 + score.norm(dim=1, keepdim=True))).T, scale=22, width=0.006, color="#c0413b")
@@ -531,12 +572,13 @@ def answers_of(name):
     return as_eps_model(trained[name][0], cosine, name)(x_eval, t_eval)
 
 
+# %%
 for name in trained:
     eps_hat_now = answers_of(name)
     loss = float((simple_loss(eps_hat_now, e_eval) * rates[name]).mean())
     excess = float((simple_loss(eps_hat_now, best_eps) * rates[name]).mean())
     assert abs(loss - floor[name] - excess) < 0.02 and loss < 1.1 * floor[name]
-    print(f"{name:4s} loss = floor + excess: True;  the excess is below 10 % of the floor: {excess < 0.1 * floor[name]}")
+    print(f"{name:4s} loss = floor + excess: True;  excess below 10 % of the floor: {excess < 0.1 * floor[name]}")
 
 # %% [markdown]
 # ### Which language is best?
@@ -560,11 +602,13 @@ def hits(x):
     return float((torch.cdist(x.double(), ring.means).min(1).values < 0.3).double().mean())
 
 
+# %%
 start = torch.randn(1000, 2, generator=torch.Generator().manual_seed(9))
 models = {f"trained on {name}": as_eps_model(trained[name][0], cosine, name) for name in trained}
 models["eps, clipped"] = clip_x_0(models["trained on eps"], cosine, -1.8, 1.8)
 samples = {name: ddim_sample(model, cosine, x_T=start, num_steps=50) for name, model in models.items()}
-assert hits(samples["trained on eps"]) < 0.3 < 0.8 < min(hits(x) for name, x in samples.items() if name != "trained on eps")
+worst_of_others = min(hits(x) for name, x in samples.items() if name != "trained on eps")
+assert hits(samples["trained on eps"]) < 0.3 < 0.8 < worst_of_others
 scatter_row({"data": ring.sample(1000, torch.Generator().manual_seed(10))} | samples);
 
 # %% [markdown]
@@ -595,10 +639,12 @@ def price_of_blindness(data, n, times=range(50, 1001, 50)):
     return floor, price
 
 
+# %%
 with_ring = price_of_blindness(ring, 300)
 with_digits = price_of_blindness(FiniteData(digits().train.images[:300]), 30)
 assert 0.1 < with_ring[1] < 0.2 and with_digits[1] < 0.02
-print(f"loss of guessing 0: 1;  ring: {with_ring[0]:.2f} + {with_ring[1]:.2f} for being blind;  digits: the price is below 0.02: True")
+print(f"loss of always guessing 0: 1;  ring: {with_ring[0]:.2f} + {with_ring[1]:.2f} for being blind")
+print(f"64-pixel digits: the price of being blind is below 0.02: {with_digits[1] < 0.02}")
 
 # %% [markdown]
 # In the plane the price is large: two numbers do not tell how much noise is in them. In 64 dimensions it is small, because 64 pixels together betray the noise level quite well. A variance estimated from $d$ numbers has a relative error of about $\sqrt{2/d}$, so larger pictures betray it better still. So $t$ is *necessary* on toys, and a great convenience on pictures. A real network without $t$ pays the price that the oracle predicted, plus its usual excess:
@@ -618,20 +664,29 @@ print("excess with t below 0.03: True;  without t between 0.1 and 0.2: True")
 
 # %%
 x, e = picture.double(), noise.double()
-print("   t   pixels of x_0_hat outside [-1, 1]   largest change of the mean   with eps re-derived")
-for t in (2, 300, 600, 1000):
+
+
+def three_means(t):
+    """The paper's mean, Ho 7 with clipped x_0_hat, and the paper's with eps derived again from the clipped x_0_hat."""
     x_now = q_sample(schedule, x, t, e)
-    eps_now = e + 0.1 * torch.randn(e.shape, generator=torch.Generator().manual_seed(t), dtype=torch.float64)  # an imperfect network
-    paper, x_0_now = my_mean(x_now, t, eps_now), eps_to_x_0(schedule, x_now, t, eps_now)
-    same(paper, q_posterior(schedule, x_0_now, x_now, t)[0])  # without clipping the two are one
+    error = torch.randn(e.shape, generator=torch.Generator().manual_seed(t), dtype=torch.float64)
+    eps_now = e + 0.1 * error  # an imperfect network
+    x_0_now = eps_to_x_0(schedule, x_now, t, eps_now)
+    same(my_mean(x_now, t, eps_now), q_posterior(schedule, x_0_now, x_now, t)[0])  # without clipping the two are one
+    eps_again = clip_x_0(lambda x_t, t: eps_now, schedule)(x_now, t)
     clipped = q_posterior(schedule, x_0_now.clamp(-1, 1), x_now, t)[0]
-    eps_again = clip_x_0(lambda x_t, t, answer=eps_now: answer, schedule)(x_now, t)
-    same(my_mean(x_now, t, eps_again), clipped)  # with eps derived again they are one again
-    outside = float((x_0_now.abs() > 1).double().mean())
-    print(f"{t:4d}   {outside:.2f}                                {float((clipped - paper).abs().max()):.0e}                        same: True")
+    return my_mean(x_now, t, eps_now), clipped, my_mean(x_now, t, eps_again), x_0_now
+
+
+# %%
+for t in (2, 300, 600, 1000):
+    paper, clipped, paper_again, x_0_now = three_means(t)
+    same(paper_again, clipped)  # with eps derived again the two are one again
+    outside, change = float((x_0_now.abs() > 1).double().mean()), float((clipped - paper).abs().max())
+    print(f"t = {t:4d}: {outside:.0%} of pixels outside, mean changes by up to {change:.0e}; eps derived again: equal")
 
 # %% [markdown]
-# Even a network that is off by only 0.1 leaves $[-1,1]$ at many pixels, since half of a digit's pixels are exactly $-1$. The last column shows the way to have both. Clip $\hat x_0$, compute the $\hat\varepsilon$ that belongs to it, and hand *that* to the formula of equation 11. This is what `clip_x_0` does, and it works for every sampler, DDIM included.
+# Even a network that is off by only 0.1 leaves $[-1,1]$ at many pixels, since half of a digit's pixels are exactly $-1$. The end of each line shows the way to have both. Clip $\hat x_0$, compute the $\hat\varepsilon$ that belongs to it, and hand *that* to the formula of equation 11. This is what `clip_x_0` does, and it works for every sampler, DDIM included.
 
 # %% [markdown]
 # ## Common mistakes
@@ -648,9 +703,12 @@ miss = float((x_now - noise - picture).square().mean().sqrt())  # the mistake, o
 right = float((eps_to_x_0(schedule, x_now, 250, noise) - picture).abs().max())
 x = torch.randn(200, 2, generator=torch.Generator().manual_seed(12))
 good = ddpm_sample(ring_oracle, schedule, x_T=x, num_steps=1000, generator=torch.Generator().manual_seed(13))
+
+# %%
 for t in range(1000, 0, -1):
     x = x - ring_oracle(x, torch.full((200,), t))  # the mistake, as a sampler
-print(f"one step, pixels off by {miss:.2f} (right: {right < 1e-5});  as a sampler, spread above 1e10: {float(x.std()) > 1e10}")
+print(f"one step, pixels off by {miss:.2f} (right: {right < 1e-5})")
+print(f"as a sampler, spread above 1e10: {float(x.std()) > 1e10}")
 assert miss > 0.2 and float(x.std()) > 1e10 and hits(good) > 0.95
 
 # %% [markdown]
@@ -659,10 +717,13 @@ assert miss > 0.2 and float(x.std()) > 1e10 and hits(good) > 0.95
 # It is the *total* noise since $x_0$, normalised to variance 1. The noise of step $t$ is one small part of it. How small? Chapter 02 built the total from the old total $\bar\varepsilon_{t-1}$ and the step's noise $\varepsilon_t$. Both have variance 1, so their correlation is the expectation of the product.
 
 # %% tags=["proof"]
+from ddpm_course.proofs import normal
+
 old, new = normal(r"\bar{\varepsilon}_{t-1}"), normal(r"\varepsilon_t")
 total = (sp.sqrt(alpha_t) * sp.sqrt(1 - bar_s) * old + sp.sqrt(beta_t) * new) / sp.sqrt(1 - bar_t)
 derive("6.16", Expect(total * new, old, new),
-       ((sp.sqrt(alpha_t) * sp.sqrt(1 - bar_s) * Expect(old, old) * Expect(new, new) + sp.sqrt(beta_t) * Expect(new**2, new)) / sp.sqrt(1 - bar_t),
+       ((sp.sqrt(alpha_t) * sp.sqrt(1 - bar_s) * Expect(old, old) * Expect(new, new)
+         + sp.sqrt(beta_t) * Expect(new**2, new)) / sp.sqrt(1 - bar_t),
         "the two noises are independent"),
        (sp.sqrt(beta_t) / sp.sqrt(1 - bar_t), "mean 0 kills the first part, variance 1 leaves the second"))
 
@@ -673,7 +734,8 @@ for t in (1, 10, 100, 1000):
     x_prev = torch.sqrt(1 - bar[t - 1]) * old_noise  # x_0 = 0: all that is there is noise
     x_now = torch.sqrt(schedule.alpha[t]) * x_prev + torch.sqrt(schedule.beta[t]) * step_noise
     total_noise = x_now / torch.sqrt(1 - bar[t])
-    wanted, measured = float((schedule.beta[t] / (1 - bar[t])) ** 0.5), float((total_noise * step_noise).mean())
+    wanted = float((schedule.beta[t] / (1 - bar[t])) ** 0.5)
+    measured = float((total_noise * step_noise).mean())
     assert abs(measured - wanted) < 4 * (2 / 100_000) ** 0.5
     print(f"t = {t:4d}: correlation {wanted:.2f}, measured within 4 standard errors: True")
 
@@ -689,8 +751,9 @@ x_now, z_many = torch.full((50_000, 1), 0.5), torch.randn(50_000, 1, generator=t
 table = reverse_variance(schedule, 300, 299, "posterior")
 for answer in (0.0, 2.0):
     x_next = ddpm_step(schedule, x_now, torch.full_like(x_now, answer), 300, 299, z_many)
-    print(f"network says {answer:.0f}: mean {float(x_next.mean()):.2f}, variance {float(x_next.var()):.4f} (table: {table:.4f})")
-    assert abs(float(x_next.var()) / table - 1) < 0.03
+    mean, var = float(x_next.mean()), float(x_next.var())
+    print(f"network says {answer:.0f}: mean {mean:.2f}, variance {var:.4f} (table: {table:.4f})")
+    assert abs(var / table - 1) < 0.03
 
 # %% [markdown]
 # ### "The loss compares generated pictures with real ones" (M37)
@@ -701,7 +764,8 @@ for answer in (0.0, 2.0):
 real, other = (ring.sample(200, torch.Generator().manual_seed(seed)) for seed in (16, 17))
 wrong = float((good - real).square().mean())  # "generated against real"
 unavoidable = float((real - other).square().mean())
-print(f"perfect sampler: hits the heaps {hits(good) > 0.95}, 'generated against real' about {wrong:.0f}, real against real about {unavoidable:.0f}")
+print(f"the perfect sampler hits the heaps: {hits(good) > 0.95}")
+print(f"generated against real: about {wrong:.0f};  real against real: about {unavoidable:.0f}")
 assert abs(wrong / unavoidable - 1) < 0.3
 
 # %% [markdown]

@@ -49,7 +49,14 @@ CHAPTERS = {
     "exact": ("00", "09", "06", "03"),
 }
 # Mutants that compute the same, or touch only what no test on a CPU can see: (file, function, original, mutated, why).
-EQUIVALENT: list[tuple[str, str, str, str, str]] = []
+EQUIVALENT: list[tuple[str, str, str, str, str]] = [
+    *((file, function, "1", "0", "ndim = 0 and ndim = 1 both give a vector, and times below 1 are refused a second time where s = t - 1 is read")
+      for file, function in [("schedule", "at"), ("posterior", "posterior_variance"), ("posterior", "beta_variance"),
+                             ("posterior", "clipped_posterior_variance"), ("posterior", "reverse_variance")]),
+    ("schedule", "at", "self.alpha_bar", "self.alpha", "only its device is read here"),
+    ("posterior", "q_posterior", "x_t", "x_0", "x_0 and x_t have one shape"),
+    ("posterior", "clipped_posterior_variance", "True", "False", "broadcast tensors are equally long"),
+]  # fmt: skip
 
 PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:nbval", "-p", "no:xdist", f"--rootdir={ROOT}"]
 SWAPS = [("bar_t", "bar_s"), ("t", "s"), ("signal", "noise"), ("x_0", "x_t"), ("eps", "x_t"), ("eps", "z"), ("mean_1", "mean_2"),
@@ -224,7 +231,7 @@ def in_fork(work: Callable[[], str], folder: Path, limit: float) -> str:
 def use_package(folder: Path) -> None:
     """Make `import ddpm_course` find the copy in this folder."""
     sys.path.insert(0, str(folder))
-    os.environ["CI"] = "1"
+    os.environ |= {"CI": "1", "DDPM_COURSE_HYPOTHESIS": "mutants"}
     import torch
 
     torch.set_num_threads(1)
@@ -233,14 +240,18 @@ def use_package(folder: Path) -> None:
     assert Path(ddpm_course.__file__).is_relative_to(folder), "the mutant is not what would be tested"
 
 
-def ask_tests(folder: Path, file: str) -> str:
-    """Empty if the unit tests of this module pass, else the first test that fails."""
+def ask_tests(folder: Path, file: str, first: list[str]) -> str:
+    """Empty if the unit tests of this module pass, else the first test that fails. Those in `first` run first."""
     import pytest
 
     use_package(folder)
     failed: list[str] = []
 
     class Ear:
+        def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+            rank = {name: i for i, name in enumerate(first)}
+            items.sort(key=lambda item: rank.get(item.nodeid.split("::", 1)[1], len(rank)))
+
         def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
             if report.failed:
                 failed.append(report.nodeid.split("::", 1)[1])
@@ -393,19 +404,27 @@ def main() -> int:
     else:
         with broken_package(None) as folder:
             for file in dict.fromkeys(m.file for m in todo):
-                answer = in_fork(lambda: ask_tests(folder, file), folder, options.limit)  # noqa: B023
+                answer = in_fork(lambda: ask_tests(folder, file, []), folder, options.limit)  # noqa: B023
                 if answer:
                     print(f"the unbroken package fails test_{file}.py: {answer}")
                     return 2
 
     def ask_for(mutant: Mutant) -> Callable[[Path], str]:
         mine = {c: plans[c] for c in CHAPTERS[mutant.file] if c in plans}
-        return (lambda folder: ask_chapters(folder, mine)) if options.notebooks else (lambda folder: ask_tests(folder, mutant.file))
+        return (lambda folder: ask_chapters(folder, mine)) if options.notebooks else (lambda folder: ask_tests(folder, mutant.file, best(mutant)))
+
+    def best(mutant: Mutant) -> list[str]:
+        """The tests that noticed other mutants of this function, then of this file, most successful first."""
+        kin = [(m.killed_by, m.function == mutant.function) for m in todo if m.file == mutant.file and m.killed_by]
+        return sorted({name for name, _ in kin}, key=lambda name: -sum(1 + 100 * close for other, close in kin if other == name))
 
     start = time.monotonic()
     done = run(todo, ask_for, options.limit, options.workers)
     RUNS.mkdir(exist_ok=True)
-    record.write_text(json.dumps([asdict(m) for m in done], indent=1, ensure_ascii=False) + "\n")
+    tried = {(m.file, m.function, m.original, m.mutated) if options.survivors else m.file for m in done}
+    old = json.loads(record.read_text()) if record.exists() else []
+    kept = [m for m in old if ((m["file"], m["function"], m["original"], m["mutated"]) if options.survivors else m["file"]) not in tried]
+    record.write_text(json.dumps(kept + [asdict(m) for m in done], indent=1, ensure_ascii=False) + "\n")
     print()
     for file in dict.fromkeys(m.file for m in done):
         mine = [m for m in done if m.file == file]
