@@ -43,7 +43,8 @@ def clipped_posterior_variance(schedule: NoiseSchedule, t: Time, s: Time, ndim: 
         return posterior_variance(schedule, after, t, ndim) if after > t else beta_variance(schedule, t, s, ndim)
     pairs = zip(*torch.broadcast_tensors(torch.as_tensor(t), torch.as_tensor(s)), strict=True)
     values = [clipped_posterior_variance(schedule, int(a), int(b)) for a, b in pairs]
-    return torch.tensor(values, dtype=torch.float64).reshape(-1, *[1] * (ndim - 1))
+    device = t.device if isinstance(t, Tensor) else s.device
+    return torch.tensor(values, dtype=torch.float64, device=device).reshape(-1, *[1] * (ndim - 1))
 
 
 VARIANCES = {"beta": beta_variance, "posterior": posterior_variance, "posterior_clipped": clipped_posterior_variance}

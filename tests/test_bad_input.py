@@ -71,13 +71,19 @@ def test_t_outside_1_to_T(name: str, bad: object) -> None:
     refused(lambda: AT_T[name](bad), r"outside 1\.\.10; time is the paper's")
 
 
-@pytest.mark.parametrize("bad", [3.0, torch.tensor([3.0, 4.0]), torch.tensor([3, 4], dtype=torch.int32), torch.tensor([[3, 4]]), True], ids=str)
+NO_TIMES = [3.0, torch.tensor([3.0, 4.0]), torch.tensor([3, 4], dtype=torch.int32), torch.tensor([[3, 4]]), True]
+
+
+@pytest.mark.parametrize("bad", NO_TIMES, ids=str)
 @pytest.mark.parametrize("name", sorted(set(AT_T) - {"eps_model"}))
 def test_t_that_is_no_integer(name: str, bad: object) -> None:
     refused(lambda: AT_T[name](bad), r"t must be (an int or a LongTensor|a LongTensor \(B,\))")
 
 
-@pytest.mark.parametrize(("t", "s"), [(5, 5), (5, 7), (LONG, LONG), (LONG, 3), (5, torch.tensor([4, 5])), (LONG, torch.tensor([2, 5]))], ids=str)
+TOO_LATE = [(5, 5), (5, 7), (LONG, LONG), (LONG, 3), (5, torch.tensor([4, 5])), (LONG, torch.tensor([2, 5]))]
+
+
+@pytest.mark.parametrize(("t", "s"), TOO_LATE, ids=str)
 @pytest.mark.parametrize("name", BETWEEN)
 def test_s_not_before_t(name: str, t: object, s: object) -> None:
     refused(lambda: BETWEEN[name](t, s), "must be smaller than t = .*: a step goes between")
@@ -167,12 +173,15 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     "no images": (lambda: check_images(torch.zeros(0, 1, 8, 8)), "is empty"),
     "checkpoint missing": (lambda: dc.load_model("/nowhere/run"), "no checkpoint 'model' in /nowhere/run.*train one, or see shipped"),
     "checkpoint not shipped": (lambda: dc.shipped("celeba"), "no shipped checkpoint 'celeba'; shipped:"),
-    "batch > data": (lambda: dc.train(TrainConfig(net=NET.config, batch_size=5000)), "batch_size = 5000 exceeds the 1438 training pictures"),
+    "batch > data": (
+        lambda: dc.train(TrainConfig(net=NET.config, batch_size=5000)),
+        "batch_size = 5000 exceeds the 1438 training pictures",
+    ),
     "odd image size": (lambda: dc.UNetConfig(image_size=9, multipliers=(1, 2)), "image_size 9 cannot be halved 1 times .* multiple of 2"),
     "wrong picture size": (lambda: NET(torch.zeros(2, 1, 7, 7), LONG), r"takes pictures \(B, 1, 8, 8\), got \(2, 1, 7, 7\)"),
     "one t for two": (lambda: NET(X, torch.tensor([3])), r"one entry a picture, \(2,\), got \(1,\); use torch\.full"),
     "MLP on pictures": (lambda: dc.MLP()(X, LONG), r"takes points \(B, 2\)"),
-    "oracle of another shape": (lambda: MODEL(torch.zeros(2, 64), LONG), r"points of shape \(1, 8, 8\), got a batch of shape \(2, 64\)"),
+    "oracle of another shape": (lambda: MODEL(torch.zeros(2, 64), LONG), r"points of shape \(1, 8, 8\), got a batch .* \(2, 64\)"),
     "weights that do not sum to 1": (lambda: dc.GaussianMixture(torch.ones(2), torch.zeros(2, 2), torch.ones(2)), "sum to 1; divide"),
     "density of points": (lambda: dc.FiniteData(X).log_prob(X), r"no density; ask \.diffused"),
     "steps = 0": (lambda: TrainConfig(steps=0), "steps = 0 must be greater than 0"),

@@ -80,8 +80,15 @@ def test_gaussian_log_prob_and_entropy_equal_scipy() -> None:
 
 def test_mixture_components_and_responsibilities() -> None:
     for bar in (1.0, 0.6):
-        joint = np.array([[float(w) * np.prod(stats.norm.pdf(x, bar**0.5 * m.numpy(), math.sqrt(bar * float(s) ** 2 + 1 - bar)))
-                           for w, m, s in zip(WEIGHTS, MEANS, STDS, strict=True)] for x in X_T.numpy()])
+        joint = np.array(
+            [
+                [
+                    float(w) * np.prod(stats.norm.pdf(x, bar**0.5 * m.numpy(), math.sqrt(bar * float(s) ** 2 + 1 - bar)))
+                    for w, m, s in zip(WEIGHTS, MEANS, STDS, strict=True)
+                ]
+                for x in X_T.numpy()
+            ]
+        )
         np.testing.assert_allclose(MIXTURE.component_log_prob(X_T, bar).exp(), joint, rtol=1e-9, atol=1e-300)
         np.testing.assert_allclose(MIXTURE.responsibilities(X_T, bar), joint / joint.sum(1, keepdims=True), rtol=1e-9, atol=1e-15)
     assert torch.equal(MIXTURE.responsibilities(X_T), MIXTURE.responsibilities(X_T, 1.0))

@@ -98,6 +98,12 @@ def test_the_outer_bins_reach_to_infinity() -> None:
     assert near < -1000
 
 
+def test_the_outer_bins_begin_half_a_bin_from_the_ends() -> None:
+    for side in (-1, 1):
+        inner, outer = (float(discretized_log_prob(scalar(side * (1 - 1 / width)), scalar(side * 5.0), 0.01)) for width in (170, 255.5))
+        assert inner < -100 and outer > -1e-9
+
+
 def test_a_tensor_of_variances_and_the_middle_bin() -> None:
     x = torch.zeros(2, dtype=torch.float64)
     got = discretized_log_prob(x, x, torch.tensor([1.0, 1e-8], dtype=torch.float64))

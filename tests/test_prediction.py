@@ -46,10 +46,8 @@ each_schedule = pytest.mark.parametrize("name", SCHEDULE)
 @lru_cache
 def shares(name: str) -> tuple[Tensor, Tensor]:
     """sqrt(alpha_bar) and sqrt(1 - alpha_bar), (1000, 1) float64."""
-    if name in reference.NAMES:
-        bars = reference.alpha_bars(name)[1:]
-    else:
-        bars = [mp.mpf(float(b)) for b in SCHEDULE[name].alpha_bar[1:]]
+    known = name in reference.NAMES
+    bars = reference.alpha_bars(name)[1:] if known else [mp.mpf(float(b)) for b in SCHEDULE[name].alpha_bar[1:]]
     return tuple(reference.tensor([mp.sqrt(x) for x in part])[:, None] for part in (bars, [1 - b for b in bars]))
 
 
@@ -160,7 +158,7 @@ def test_guard_names_the_time() -> None:
     assert guard_finite(lambda x, t: eps)(x, torch.tensor([7, 7])) is eps
     for bad in (float("nan"), float("inf")):
         with pytest.raises(NonFiniteError, match="t = 7"):
-            guard_finite(lambda x, t: x + bad)(x, torch.tensor([7, 7]))
+            guard_finite(lambda x, t, bad=bad: x + torch.tensor([0.0, bad]))(x, torch.tensor([7, 7]))
 
 
 def test_refusals() -> None:

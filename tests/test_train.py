@@ -138,7 +138,7 @@ def test_each_epoch_sees_every_picture_once_in_a_new_order() -> None:
     config = dataclasses.replace(TINY, batch_size=4)
     epochs = [torch.cat([batch_indices(config, 22, 5 * epoch + k) for k in range(5)]) for epoch in range(3)]
     for epoch in epochs:
-        assert len(epoch) == 20 == len(epoch.unique()) and 0 <= int(epoch.min()) and int(epoch.max()) < 22
+        assert len(epoch) == 20 == len(epoch.unique()) and int(epoch.min()) >= 0 and int(epoch.max()) < 22
     assert not torch.equal(epochs[0], epochs[1]) and not torch.equal(epochs[1], epochs[2])
 
 

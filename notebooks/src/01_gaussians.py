@@ -43,7 +43,8 @@ curves(x_axis, {f"std {s}": bell(x_axis, 0, s**2) for s in (1.0, 0.5, 0.1)}, lef
 near, strip = torch.linspace(-0.4, 0.4, 201, dtype=torch.float64), torch.linspace(0, 0.1, 21, dtype=torch.float64)
 right.plot(near, bell(near, 0, 0.01), color=GREEN)
 right.fill_between(strip, bell(strip, 0, 0.01), color=GREEN, alpha=0.4)
-right.set(xlabel="x", title="probability of 0 < x < 0.1: the shaded area, 0.34");
+right.set(xlabel="x", title="probability of 0 < x < 0.1: the shaded area, 0.34")
+plt.show()
 
 # %% [markdown]
 # ## Density and probability
@@ -116,7 +117,8 @@ left.set(title=r"the bell of $\mathcal{N}(0,\ 0.25)$", xlabel="x")
 right.add_patch(plt.Rectangle((0, 0), 0.5, 0.5, color=ORANGE, alpha=0.5))
 right.plot([0, 0.5], [0, 0], color=RED, linewidth=4)
 right.text(0.56, 0.23, r"$\sigma^2 = 0.25$, an area")
-right.set(xlim=(-0.1, 1.3), ylim=(-0.1, 0.7), aspect="equal", title="the square over that length");
+right.set(xlim=(-0.1, 1.3), ylim=(-0.1, 0.7), aspect="equal", title="the square over that length")
+plt.show()
 
 # %% [markdown]
 # What does confusing them do to a picture? Below, noise of variance 0.1 is added to digits: once rightly, multiplied by the standard deviation $\sqrt{0.1}\approx0.32$, and once wrongly, multiplied by 0.1. The wrong row looks fine to the eye. It has a tenth of the wanted variance.
@@ -124,7 +126,8 @@ right.set(xlim=(-0.1, 1.3), ylim=(-0.1, 0.7), aspect="equal", title="the square 
 # %%
 pictures = digits().train.images[:10]
 noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(1))
-show_rows({"data": pictures, "+ sqrt(0.1) z": pictures + 0.1**0.5 * noise, "+ 0.1 z": pictures + 0.1 * noise});
+show_rows({"data": pictures, "+ sqrt(0.1) z": pictures + 0.1**0.5 * noise, "+ 0.1 z": pictures + 0.1 * noise})
+plt.show()
 
 # %% [markdown]
 # ## Scaling and shifting
@@ -194,7 +197,8 @@ table.set_title(r"$(a\,x_0 + b\,\varepsilon)^2$: a row for each $x_0$, a column 
 table.set_ylabel("$x_0$")
 table.set_yticks(range(4), ["-1", "0", "1", "2"])
 rows.set_title(r"$\mathbb{E}_{\varepsilon}$")
-both.set_title(r"$\mathbb{E}_{x_0,\varepsilon}$");
+both.set_title(r"$\mathbb{E}_{x_0,\varepsilon}$")
+plt.show()
 
 # %% [markdown]
 # The left panel shows the first 24 of 50,000 columns. The middle strip still has one answer for each $x_0$ (the rows of $-1$ and $1$ agree, because their squares do). The right one has a single answer.
@@ -245,7 +249,8 @@ for ax, other, title in ((axes[0], second, "two draws: independent"), (axes[1], 
 for name, total, color in (("fresh", fresh, BLUE), ("reused", reused, RED)):
     axes[2].hist(total.numpy(), bins=80, range=(-5, 5), density=True, alpha=0.45, color=color, label=name)
 axes[2].set(title="histogram of the sum", yticks=[])
-axes[2].legend();
+axes[2].legend()
+plt.show()
 
 # %% [markdown]
 # > **An image to keep: two dice.** Throw two dice and add. A high first die says nothing about the second, so they often compensate; sums near 7 are common, 2 and 12 are rare. Now throw *one* die and double it: 2 and 12 are as common as anything. Same mean, twice the variance. Independence is what makes errors compensate. *Where it breaks:* the sum of two dice is not a die: its bar chart is a triangle. Gaussians are the exception, their sum keeps its shape. And dice are bounded; Gaussians reach, rarely, as far as you like.
@@ -260,7 +265,8 @@ fig, ax = plt.subplots(figsize=(6, 2.4))
 ax.bar((points - 0.2).tolist(), two_dice.tolist(), 0.4, label="two dice, added")
 ax.bar((points + 0.2).tolist(), doubled.tolist(), 0.4, color=RED, label="one die, doubled")
 ax.set(xlabel="sum", ylabel="probability", ylim=(0, 0.24), title="the same mean, another variance")
-ax.legend(ncols=2);
+ax.legend(ncols=2)
+plt.show()
 
 # %% [markdown]
 # ## Multiplying two bells
@@ -302,7 +308,8 @@ torch.testing.assert_close(product_curve, bell(x_axis, m_value, 1 / precision), 
 two = {"first bell": bell(x_axis, m1_value, s_value**2), "second bell": bell(x_axis, m2_value, r_value**2)}
 ax = curves(x_axis, two | {"product, area made 1": product_curve}, xlabel="x")
 ax.set_title("the product lies between, and is narrower than both")
-ax.axvline(m_value, color=GREY, linewidth=0.8);
+ax.axvline(m_value, color=GREY, linewidth=0.8)
+plt.show()
 
 # %% [markdown]
 # The product sits nearer to the narrower bell, and it is narrower than either: two witnesses know more than one. Beware of the words. *Product of densities* is not *density of a product* (the product of two Gaussian variables is not Gaussian), and it is not the sum of variables, which is *wider* than both.
@@ -408,7 +415,8 @@ ax.plot(centres, mean_eps(centres), color="black", label=r"$\mathbb{E}[\varepsil
 ax.plot(centres, slice_means, "o", color=ORANGE, markersize=4, label="average in thin slices")
 ax.set(xlabel="$x_t$", ylabel=r"$\varepsilon$", ylim=(-3.5, 3.5), xlim=(-2.5, 2.5))
 ax.set_title("the best guess runs between the two branches")
-ax.legend();
+ax.legend()
+plt.show()
 
 # %% [markdown]
 # Two branches, one for each data point. Far out only one branch is there, and the guess follows it. In the middle both are, and the guess is an average that is *itself never true*: at $x_t=0$ it says $\varepsilon=0$, while every real pair there has $\varepsilon=\pm a/b$. This is what a trained network answers, too. A later chapter will call it blur.
@@ -471,7 +479,8 @@ for d, color in zip((1, 4, 16, 64, 256), (BLUE, ORANGE, GREEN, RED, GREY), stric
     ax.axvline(d**0.5, color=color, linewidth=0.8, linestyle="--")
     assert abs(float((lengths[d] ** 2).mean()) / d - 1) < 4 * (2 / d / 10_000) ** 0.5
 ax.set(xlabel="length of z", yticks=[], title="length of standard normal noise; dashed: the square root of d")
-ax.legend(ncols=5);
+ax.legend(ncols=5)
+plt.show()
 
 # %% [markdown]
 # How fast does the relative length settle at 1? The mean length is known exactly, $\sqrt2\,\Gamma\!\big(\tfrac{d+1}2\big)/\Gamma\!\big(\tfrac d2\big)$. We measure the rate at which its ratio to $\sqrt d$ approaches 1: the gap falls like $1/d$.
@@ -512,7 +521,8 @@ fig, ax = plt.subplots(figsize=(6, 2.9))
 ax.loglog(sizes, errors, "o", label="measured, 400 repetitions")
 ax.loglog(sizes, [(2 / k) ** 0.5 for k in sizes], color=GREY, label=r"$\sqrt{2/n}$, the standard error")
 ax.set(xlabel="n", ylabel="typical error", title="ten times the accuracy costs a hundred times the draws")
-ax.legend();
+ax.legend()
+plt.show()
 
 # %% [markdown]
 # The dots lie on the line, with slope $-\frac12$. The constant fits too: $z^2$ has variance 2 by (1.21).

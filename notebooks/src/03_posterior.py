@@ -58,7 +58,8 @@ for chains, color, label in ((paths, GREY, "all chains at time 5"), (kept, BLUE,
     right.hist(chains[:, 5].numpy(), bins=60, range=(-3, 3), density=True, color=color, alpha=0.45, label=label)
 right.plot(axis, bell(axis, mean, var), color="black", label="this chapter's formula")
 right.set(yticks=[], title="where was it one step ago?")
-right.legend(fontsize=8);
+right.legend(fontsize=8)
+plt.show()
 
 # %% [markdown]
 # The blue histogram is the answer, found by counting: the law of $x_5$ given $x_0=1$ *and* $x_6=-0.5$. It looks like a bell. The black curve is the formula that this chapter derives; it already fits. The blue chains are pinned at both ends, like a rope tied to two posts. This pinning is what "conditioning on $x_0$" means: keep the chains that started there.
@@ -185,7 +186,8 @@ def three_bells(ax, start, x_now, t):
 fig, axes = plt.subplots(1, 3, figsize=(10, 2.8))
 for ax, t in zip(axes, (2, 4, 9), strict=True):
     three_bells(ax, 1.0, -0.5 if t > 2 else 0.6, t)
-axes[1].legend(fontsize=8);
+axes[1].legend(fontsize=8)
+plt.show()
 
 # %% [markdown]
 # Early (left) the prior is narrow: little noise has been added, so the start tells nearly everything. Late (right) the prior is as wide as the noise, and the posterior leans on the likelihood. Both witnesses are needed in between.
@@ -350,7 +352,8 @@ coarse = linear_schedule(20, 0.005, 0.9)
 few_ratios = [reverse_variance(coarse, t, t - 1) / float(coarse.beta[t]) for t in range(1, 21)]
 right.plot(range(1, 21), few_ratios, "o-", label="T = 20", markersize=3)
 right.set_title(r"$\tilde\beta_t\;/\;\beta_t$")
-right.legend();
+right.legend()
+plt.show()
 
 # %% [markdown]
 # ## The mean in terms of the noise
@@ -447,7 +450,8 @@ now = q_sample(schedule, clean, 300, torch.randn(clean.shape, generator=g))
 mean_299, _ = q_posterior(schedule, clean, now, 300, 299)
 mean_100, var_100 = q_posterior(schedule, clean, now, 300, 100)
 drawn = mean_100 + var_100**0.5 * torch.randn(clean.shape, generator=g)
-show_rows({"$x_0$": clean, "$x_{300}$": now, "mean at 299": mean_299, "mean at 100": mean_100, "drawn at 100": drawn});
+show_rows({"$x_0$": clean, "$x_{300}$": now, "mean at 299": mean_299, "mean at 100": mean_100, "drawn at 100": drawn})
+plt.show()
 
 # %% [markdown]
 # ## The case $t=1$
@@ -575,7 +579,8 @@ for ax, T in zip(axes, (4, 8, 20, 100), strict=True):
     ax.plot(grid / std, p * std, color=BLUE)
     ax.plot(axis, bell(axis, 0.0, 1.0), color="black", linewidth=0.8, linestyle="--")
     ax.set(xlim=(-3, 3), yticks=[], title=f"T = {T}: {excess_kurtosis(grid, p):.2f}")
-fig.suptitle("q($x_{t-1}$ | $x_t$ = 0), scaled to variance 1, with its excess kurtosis; dashed: a bell");
+fig.suptitle("q($x_{t-1}$ | $x_t$ = 0), scaled to variance 1, with its excess kurtosis; dashed: a bell")
+plt.show()
 
 # %% [markdown]
 # With four steps, the answer has two humps: "from here, either to the left or to the right". A bell cannot say that. With a hundred steps, no eye can tell the difference. How fast does the error vanish? In the mixture, squared distance over variance is proportional to $\beta_t$, that is to $1/T$, and the excess kurtosis goes with its square.

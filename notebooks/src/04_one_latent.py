@@ -34,7 +34,8 @@ style()
 
 # %%
 train, val = digits().train, digits().val
-show_images(train.images[train.labels == 3][:24], columns=12, title="one cause we have a name for, many we have not");
+show_images(train.images[train.labels == 3][:24], columns=12, title="one cause we have a name for, many we have not")
+plt.show()
 
 # %% [markdown]
 # ## A model with one latent
@@ -103,7 +104,8 @@ right.plot(u_axis[:90], u_axis[:90] / m - 1 + math.log(m), color=RED, label="tan
 right.scatter(w, w.log(), color=[BLUE, ORANGE, GREEN], zorder=3)
 right.plot([m, m], [float(w.log().mean()), log_p], color=ORANGE, linewidth=4)
 right.set(title="the three weights of the scribble, uniform q", xlabel="weight w(z)")
-right.legend();
+right.legend()
+plt.show()
 
 # %% [markdown]
 # In the right panel the three dots are the three weights of our scribble for a guess $q$ that gives each cause one third. The thick orange piece is what swapping costs: its upper end is $\log p(x)$, its lower end the average of the three logarithms.
@@ -271,7 +273,8 @@ means = {f"both have std {s:g}": normal_kl(shifts, s**2, 0.0, s**2) for s in (0.
 curves(shifts, means, left, xlabel="difference of means", ylabel="nats", title="wrong mean: a parabola", ylim=(0, 6))
 there, back = normal_kl(0 * stds, stds**2, 0.0, 1.0), normal_kl(0 * stds, 1.0, 0.0, stds**2)
 spread = {"KL(N(0, std²) ‖ N(0, 1))": there, "KL(N(0, 1) ‖ N(0, std²))": back}
-curves(stds, spread, right, xlabel="std", title="wrong variance: not symmetric", ylim=(0, 6));
+curves(stds, spread, right, xlabel="std", title="wrong variance: not symmetric", ylim=(0, 6))
+plt.show()
 
 # %% [markdown]
 # On the right the two directions differ. A second Gaussian that is too *narrow* is punished hard (left end of the orange curve): it calls impossible what the first one often draws. In the bound, the guess $q$ stands first and the prior second.
@@ -410,7 +413,8 @@ ax.plot(*zip(*path, strict=True), color=RED, label="400 steps uphill on the ELBO
 ax.plot(post[0], post[1] ** 0.5, "k*", markersize=12, label="the posterior")
 ax.set(xlabel="mean of q", ylabel="std of q", title="the gap KL(q ‖ posterior), in nats")
 ax.legend(loc="upper right", frameon=True)
-fig.colorbar(picture, ax=ax);
+fig.colorbar(picture, ax=ax)
+plt.show()
 
 # %% [markdown]
 # ## A guess for every picture: the VAE
@@ -481,7 +485,8 @@ fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3))
 both = {"training batch": loss, "validation": val_prior + val_reconstruction}
 curves(step, both, left, xlabel="step", ylabel="nats per picture", title="the bound: −ELBO", ylim=(-15, 60))
 parts = {"prior": val_prior, "reconstruction": val_reconstruction}
-curves(step, parts, right, xlabel="step", title="its two terms, validation", ylim=(-30, 60));
+curves(step, parts, right, xlabel="step", title="its two terms, validation", ylim=(-30, 60))
+plt.show()
 
 # %% [markdown]
 # Three things to read. The two terms pull against each other: to reconstruct better, the encoder must say more about $x$, so the prior term *rises* while the reconstruction falls. The training curve runs ahead of the validation curve: the networks begin to know their training digits by heart. And the reconstruction goes **below zero**. This is no bug. The decoder gives a *density*, and with variance 0.05 a density is larger than 1 near its centre (more below, M34).
@@ -506,7 +511,8 @@ print("the VAE's bound is at least 3 nats lower: True")
 with torch.no_grad():
     rebuilt = vae.decode(vae.encode(val.images[:14])[0])
     drawn = vae.decode(torch.randn(14, 16, generator=torch.Generator().manual_seed(6)))
-show_rows({"validation digit": val.images[:14], "its reconstruction": rebuilt, "z ~ N(0, I), decoded": drawn});
+show_rows({"validation digit": val.images[:14], "its reconstruction": rebuilt, "z ~ N(0, I), decoded": drawn})
+plt.show()
 
 # %%
 def walks(first, second):
@@ -520,7 +526,8 @@ fours, sevens = val.images[val.labels == 4], val.images[val.labels == 7]
 walk_7, mix_7 = walks(sevens[2], sevens[12])
 walk_4, mix_4 = walks(fours[8], fours[13])
 pictures = {"7: walk in z": walk_7, "pixel mix": mix_7, "4: walk in z": walk_4, "pixel mix ": mix_4}
-show_rows(pictures | {"4 to 8, in z": walks(*val.images[:2])[0]});
+show_rows(pictures | {"4 to 8, in z": walks(*val.images[:2])[0]})
+plt.show()
 
 # %% [markdown]
 # The reconstructions are close. The generated ones are digit-like; some are soft, or stand between two digits. That is the familiar weakness of a small VAE, which gives a little density to the space between. Now the walks. Between two sevens, or two fours, the strokes *move*: every picture on the way is a plausible digit. The pixel mix below it shows both at once, like a double exposure. The last row goes all the way from a 4 to an 8, and there the middle turns grey too: a straight line in $z$ may lead through regions that no training digit was ever sent to. Chapter 14 will measure samples; here we only look.
@@ -550,7 +557,8 @@ print("each larger K gives a higher bound on log p(x): True")
 ax = curves(counts, {"log of a mean of K weights": better}, xscale="log", xlabel="K, number of draws",
             ylabel="nats per picture", title="lower bounds on log p(x), validation digits")
 ax.axhline(-yardstick, color=GREY, linestyle="--", linewidth=1)
-ax.annotate("one Gaussian, exact", (1.0, -yardstick + 0.3), color=GREY);
+ax.annotate("one Gaussian, exact", (1.0, -yardstick + 0.3), color=GREY)
+plt.show()
 
 # %% [markdown]
 # The left end is the ELBO. The rise from there to the right end is an estimate, from below, of the average gap: a few nats per picture of 64 pixels. The curve still climbs a little at $K=512$, so the gap is somewhat larger than that.

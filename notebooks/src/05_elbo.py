@@ -50,7 +50,8 @@ for k, (t, picture) in enumerate(zip(times, pictures, strict=True)):
 ax.text(5.5, 1.25, r"$q(x_t\,|\,x_{t-1})$: fixed, adds noise  →", color=BLUE, ha="center")
 ax.text(5.5, -0.75, r"←  $p_\theta(x_{t-1}\,|\,x_t)$: learned, takes noise away", color=ORANGE, ha="center")
 ax.set(xlim=(-0.2, 11.2), ylim=(-0.9, 1.5))
-ax.axis("off");
+ax.axis("off")
+plt.show()
 
 # %% [markdown]
 # ## Two ways to write a whole film
@@ -141,7 +142,8 @@ for k in range(4):
     ax.text(k + 0.92, 0.5, "·" if k < 3 else "=", ha="center", va="center", fontsize=20)
 fraction(4.02, 5, 1)
 ax.set(xlim=(0, 4.9), ylim=(0, 1))
-ax.axis("off");
+ax.axis("off")
+plt.show()
 
 # %% [markdown]
 # Equal colours cancel, above against below. Of four fractions only two densities survive: the last above, the first below. And the first, $q(x_1\mid x_0)$, cancels against the very first forward step, which was left as it is. (At $t=1$ there is nothing to turn round: $q(x_0\mid x_1,x_0)$ would ask for the place of a picture that is already known.) SymPy for $T=3$:
@@ -253,7 +255,8 @@ for ax, T in zip(axes, (4, 20, 1000), strict=True):
     ax.fill_between(grid, exact, color=BLUE, alpha=0.4, label="exact")
     ax.plot(grid, normal_log_prob(grid, mean, var).exp(), color=ORANGE, label="best bell")
     ax.set(title=f"T = {T}, one step back from 0.2", xlabel=r"$x_{t-1}$", yticks=[])
-axes[0].legend(loc="upper left");
+axes[0].legend(loc="upper left")
+plt.show()
 
 # %% [markdown]
 # So with many steps a Gaussian is a good *shape*. Its variance then lies, on average and for data of variance at most 1, between two values that chapter 03 met: $\tilde\beta_t$, the posterior's, right if the data were a single point, and $\beta_t$, right if the data were $\mathcal N(0,I)$. For small steps these two nearly agree, so it matters little which one is taken. Fixing it leaves the mean as the one thing to learn, and the KL becomes very simple. Write $\tilde\mu$ and $\tilde\beta_t$ for mean and variance of the posterior, and put them into (4.10):
@@ -479,7 +482,8 @@ left.legend()
 for T, mark in ((20, "o"), (100, "."), (400, "-")):
     right.loglog(torch.arange(2, T + 1) / T, T * results[sizes.index(T)][1], mark, label=f"T = {T}")
 right.set(xlabel="t / T", ylabel="T × matching term", title="the same line for every T", ylim=(1e-3, 300))
-right.legend();
+right.legend()
+plt.show()
 
 # %% [markdown]
 # Left: a straight line on double logarithmic paper, parallel to the dashed one. Twice the steps, half the excess. A thousand latents make the bound *tighter*, not looser.
@@ -535,7 +539,8 @@ def draw_step(ax, t, noise, start):
 fig, axes = plt.subplots(1, 4, figsize=(10, 2.5))
 for ax, t in zip(axes, (5, 25, 40, 50), strict=True):
     draw_step(ax, t, -1.0, 1.0)
-axes[3].legend(loc="upper left", fontsize=9);
+axes[3].legend(loc="upper left", fontsize=9)
+plt.show()
 
 # %% [markdown]
 # The dotted line is $x_t$, made with the unlucky noise $\varepsilon=-1$. Early ($t=5$) the pixel is plainly ink. The guess is right, and the bells differ in width only: $\beta_t$ against $\tilde\beta_t$. At $t=25$ the noise has just cancelled the signal. The model cannot tell ink from paper, guesses 0, and its bell sits to the left of the blue one. At $t=40$ it even believes in paper, but one step moves so little there that the bells nearly agree. At $t=50$ both are wide and it hardly matters what one guesses. Move the noise: a positive one makes the pixel easy, and the KL shrinks.
@@ -584,7 +589,8 @@ for label, (found, k, color) in lines.items():
     right.plot(t_axis, bits, color=color, label=label)
 left.set(yscale="log", ylim=(1e-6, 1e5), xlabel="t", ylabel="nats", title="matching term at t, one draw each")
 right.set(yscale="log", ylim=(1e-3, 1e4), xlabel="t", ylabel="bits per dim", title="paid on the way down from T to t")
-left.legend(fontsize=8, loc="upper right");
+left.legend(fontsize=8, loc="upper right")
+plt.show()
 
 # %% [markdown]
 # The left axis is logarithmic: the terms span many powers of ten. Most of what the network pays, it pays at small $t$, where the last details are fixed, and it pays about the same for a digit that it was trained on and for one that it was not. At large $t$ nearly nothing is paid by anybody, because nothing can be known there.
@@ -678,7 +684,8 @@ left.legend(loc="upper right")
 for values, (_, _, label, color) in zip(single, rows, strict=True):
     right.hist(values.numpy(), bins=60, range=(-120, 60), color=color, alpha=0.6, label=label)
 right.set(xlabel="sum of the terms, estimated from one random t", title="same job, different spread", yscale="log")
-right.legend(fontsize=9);
+right.legend(fontsize=9)
+plt.show()
 
 # %% [markdown]
 # Each consistency term swings by about one nat from film to film (red band), each matching term by a small fraction of that (blue). Where does the advantage come from? From the inner average over $x_{t-1}$, which the KL does exactly. The obvious way has no inner average to offer; it judges one random pair.

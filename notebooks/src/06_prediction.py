@@ -198,7 +198,7 @@ early = {name: float(share[98]) for name, share in shares.items()}  # position 9
 print(f"share of the weight on t <= 100: bound {early['bound']:.2f}, L_simple {early['L_simple']:.2f}")
 
 # %% [markdown]
-# The two blue and orange curves differ only in the first few steps. The bound's weight falls by a factor of more than 20 within the first hundred steps, reaches its lowest point near $t=350$, and then rises a little. So the bound spends a third of its weight on the first tenth of the times, where pictures are nearly clean; $L_\text{simple}$ spends a tenth. That is right for coding every last grain of a pixel. It is wasteful if you want good-looking pictures, because what a picture *shows* is decided at middle and large $t$. Leaving out the weight moves the attention there.
+# The blue and the orange curve differ only in the first few steps. The bound's weight falls by a factor of more than 20 within the first hundred steps, reaches its lowest point near $t=350$, and then rises a little. So the bound spends a third of its weight on the first tenth of the times, where pictures are nearly clean; $L_\text{simple}$ spends a tenth. That is right for coding every last grain of a pixel. It is wasteful if you want good-looking pictures, because what a picture *shows* is decided at middle and large $t$. Leaving out the weight moves the attention there.
 #
 # Does a different weight lead to a different answer? For a network that could represent any function: no. Each $(x_t,t)$ has its own best answer, and any positive weight leaves that answer where it is. For a real network, which must share its capacity among all $t$: yes, the weight says where it may be sloppy.
 
@@ -255,7 +255,7 @@ fig, axes = plt.subplots(1, 3, figsize=(10, 3.2))
 for ax, t in zip(axes, (60, 250, 700), strict=True):
     x_0_many, e_many, x_many = cloud(t)
     mean, count = strips(x_many, e_many, edges)
-    ax.scatter(x_many[:3000], e_many[:3000], s=2, alpha=0.3)
+    ax.scatter(x_many[:1500], e_many[:1500], s=2, alpha=0.4)
     ax.plot(centres, line_oracle(centres[:, None], torch.full((39,), t)), color="#e08a2e", linewidth=2.5)
     ax.plot(centres[count > 80], mean[count > 80], "k.", markersize=5)
     ax.set(xlabel="x_t", title=f"t = {t}", ylim=(-3.5, 3.5), xlim=(-2.6, 2.6))
@@ -466,7 +466,7 @@ derive("6.15", sp.Derivative(sp.log(both), x_t),
 # %% [markdown]
 # The factors $w_k q_k/(w_1q_1+w_2q_2)$ are Bayes' rule: the probability of the $k$-th value *given* $x_t$. So the score of the mixture is the conditional mean of the single scores. With 6.14, **the score is $-\mathbb E[\varepsilon\mid x_t]/\sqrt{1-\bar\alpha_t}$**. More than two values change nothing but the number of terms; for continuous data the sum is an integral, and one needs that integral and derivative may be swapped, which holds for Gaussians.
 #
-# So our conditional mean of the noise is the score in disguise. Check this where everything is known: eight Gaussians on a ring. The left side comes from automatic differentiation of $\log q(x_t)$, the right side from the oracle for $\varepsilon$. The two share no formula.
+# So our conditional mean of the noise is the score in disguise. Check this where everything is known: eight Gaussians on a ring. The left side comes from automatic differentiation of $\log q(x_t)$; nobody wrote that gradient down. The right side comes from the oracle's closed formula for $\mathbb E[\varepsilon\mid x_t]$; nobody differentiated there.
 
 # %%
 angle = torch.arange(8) * math.pi / 4
@@ -485,20 +485,20 @@ print("gradient of log q(x_t) = -E[eps | x_t] / sqrt(1 - alpha_bar): True")
 
 # %%
 axis = torch.linspace(-2.4, 2.4, 120).double()
-arrows = torch.linspace(-2.2, 2.2, 15).double()
-fig, axes = plt.subplots(1, 3, figsize=(9, 3.1))
+arrows = torch.linspace(-2.2, 2.2, 12).double()
+fig, axes = plt.subplots(1, 3, figsize=(8, 2.8))
 for ax, t in zip(axes, (40, 150, 400), strict=True):
     mesh = torch.cartesian_prod(axis, axis)
     density = ring.diffused(float(bar[t])).log_prob(mesh).exp().reshape(120, 120).T
     ax.contourf(axis, axis, density, levels=12, cmap="Blues")
     places = torch.cartesian_prod(arrows, arrows)
-    score = eps_to_score(schedule, places, t, ring_oracle(places, torch.full((225,), t)))
+    score = eps_to_score(schedule, places, t, ring_oracle(places, torch.full((144,), t)))
     ax.quiver(*places.T, *(score / (1 + score.norm(dim=1, keepdim=True))).T, scale=22, width=0.006, color="#c0413b")
     ax.set(aspect="equal", title=f"score at t = {t}", xticks=[], yticks=[])
     ax.grid(False)
 
 # %% [markdown]
-# Blue: the density of $x_t$. Red: its score, with long arrows shortened. At $t=40$ each of the eight heaps pulls in its own neighbourhood. At $t=150$ the heaps have merged into a ring. At $t=400$ there is one hill, and all arrows point to its middle. Following the arrows from right to left is what a sampler does: first find the data at all, then the ring, then one heap.
+# Blue: the density of $x_t$. Red: its score, with long arrows shortened. At $t=40$ each of the eight heaps pulls in its own neighbourhood. At $t=150$ the heaps have merged into a ring. At $t=400$ there is one hill, and all arrows point to its middle. Go through the panels from right to left and follow the arrows; that is what a sampler does: first find the data at all, then the ring, then one heap.
 
 # %% [markdown]
 # ## Train one in each language
@@ -616,7 +616,7 @@ scatter_row({"data": ring.sample(1000, torch.Generator().manual_seed(10))} | sam
 #
 # The samples show what it costs. On this schedule $\sqrt{\bar\alpha_T}$ is about $5\cdot10^{-5}$. The first step divides a small $\varepsilon$ error by it, the point is thrown far away, and it never comes back: the second panel is nearly empty. The $x_0$ network smears the heaps along the ring, because its answer is coarse at small $t$, where the last details are decided. The $v$ network has neither trouble. The cure in the last panel is the one that published samplers use with $\varepsilon$ networks. Clip $\hat x_0$ to the range where data can be, and derive $\hat\varepsilon$ again from it.
 #
-# Two honest limits. On the *linear* schedule the $\varepsilon$ network needs no such help. And 600 steps on a toy rank nothing for large networks; published models of all three kinds work well.
+# Two honest limits. On the *linear* schedule the $\varepsilon$ network needs no such help: there $\sqrt{\bar\alpha_T}$ is more than a hundred times larger. And 600 steps on a toy rank nothing for large networks; published models of all three kinds work well.
 
 # %% [markdown]
 # ## Is t needed at all?

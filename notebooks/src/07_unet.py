@@ -24,24 +24,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm_course import (
-    ExactGaussian,
-    GaussianMixture,
-    UNet,
-    UNetConfig,
-    as_eps_model,
-    clip_x_0,
-    ddim_sample,
-    eps_to_x_0,
-    load_model,
-    q_posterior,
-    q_sample,
-    shipped,
-)
+from ddpm_course import ExactGaussian, GaussianMixture, UNet, UNetConfig, ddim_sample, q_posterior, q_sample
+from ddpm_course.checkpoint import load_model, shipped
 from ddpm_course.checks import check, must_pass
 from ddpm_course.data import digits, mnist5k
 from ddpm_course.models.blocks import Downsample, ResBlock, Upsample, timestep_embedding
 from ddpm_course.plots import BLUE, GREEN, ORANGE, curves, show_images, show_rows, style
+from ddpm_course.prediction import as_eps_model, clip_x_0, eps_to_x_0
 from ddpm_course.proofs import Expect, agrees, derive, equation, normal
 from ddpm_course.widgets import explore, slider
 

@@ -26,21 +26,8 @@ import sympy as sp
 import torch
 from torch import nn
 
-from ddpm_course import (
-    FiniteData,
-    UNet,
-    UNetConfig,
-    as_eps_model,
-    clip_x_0,
-    cosine_schedule,
-    ddim_sample,
-    eps_to_v,
-    load_model,
-    q_sample,
-    shipped,
-    v_to_x_0,
-)
-from ddpm_course.checkpoint import load_classifier
+from ddpm_course import FiniteData, UNet, UNetConfig, cosine_schedule, ddim_sample, q_sample
+from ddpm_course.checkpoint import load_classifier, load_model, shipped
 from ddpm_course.checks import check, must_pass
 from ddpm_course.data import check_images, digits, random_flip
 from ddpm_course.ema import ema_decay, ema_of
@@ -48,14 +35,13 @@ from ddpm_course.errors import CheckpointError, DataError
 from ddpm_course.losses import diffusion_loss
 from ddpm_course.metrics import frechet_distance
 from ddpm_course.plots import BLUE, GREEN, GREY, ORANGE, RED, curves, show_images, show_rows, style
-from ddpm_course.prediction import target
+from ddpm_course.prediction import as_eps_model, clip_x_0, eps_to_v, target, v_to_x_0
 from ddpm_course.proofs import Expect, agrees, bar_t, derive, eps, eps_hat, equation, limit, table_values, x_t
 from ddpm_course.train import TrainConfig, at_scale, batch_indices, batch_noise, learning_rate, train, validation_loss
 from ddpm_course.widgets import explore, slider
 
 style()
-schedule = cosine_schedule(T=1000)
-data = digits()
+schedule, data = cosine_schedule(T=1000), digits()
 
 # %% [markdown]
 # First, what the network will see. Each column is one training example. A clean digit is drawn from the data, a time $t$ is drawn evenly from $1,\dots,1000$, noise is drawn, and the three are mixed into $x_t$ in *one jump* (chapter 02). The bottom row is what the network shall answer, the target $v$ of chapter 06. In the next step of training all of it is drawn again.
@@ -125,7 +111,7 @@ print("about half of the pictures are mirrored:", 0.4 < float(changed.float().me
 # The expectation runs over three independent things: which picture, which time, which noise. A batch of 64 takes 64 triples at random, and its mean is an unbiased estimate of $L$. Ten lines, with the formulas written out:
 
 # %%
-small = replace(UNetConfig.digits(), base_channels=8, groups=4)  # the shape of chapter 07's network, a sixteenth of its size
+small = replace(UNetConfig.digits(), base_channels=8, groups=4)  # chapter 07's network, far narrower
 torch.manual_seed(0)
 net, images, generator = UNet(small), data.train.images, torch.Generator().manual_seed(0)
 optimizer, losses = torch.optim.Adam(net.parameters(), lr=2e-3), []
@@ -247,7 +233,8 @@ equation("8.8", sp.Product((1 + j) / (10 + j), (j, 1, n)), left_over)
 # %%
 steps = torch.arange(1, 451)
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8))
-in_use = {f"d = {d}": torch.tensor([ema_decay(int(k), d) for k in steps], dtype=torch.float64) for d in (0.9, 0.99, 0.9999)}
+decays = (0.9, 0.99, 0.9999)
+in_use = {f"d = {d}": torch.tensor([ema_decay(int(k), d) for k in steps], dtype=torch.float64) for d in decays}
 curves(steps, in_use, left, xlabel="step", title="decay in use, with warm-up")
 share = in_use["d = 0.9999"].cumprod(0)
 shares = {f"d = {d}, no warm-up": d**steps.double() for d in (0.99, 0.9999)} | {"d = 0.9999, warm-up": share}
@@ -374,17 +361,17 @@ print("validation loss at the end below 0.34:", history["val_loss"][-1] < 0.34)
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8))
 both = {"training (mean of the last steps)": history["loss"], "validation (averaged weights)": history["val_loss"]}
 curves(history["step"], both, left, xlabel="step", title="loss", ylim=(0.2, 1))
-curves(history["step"][4:], {k: values[4:] for k, values in both.items()}, right, xlabel="step", title="the same, closer")
+curves(history["step"][4:], {k: values[4:] for k, values in both.items()}, right, xlabel="step", title="closer")
 right.get_legend().remove()
 
 # %% [markdown]
 # The curve has the shape that you will see in every diffusion run: a steep fall in the first hundred steps, then a long, nearly flat slope. It is on the flat part that the pictures get good. Note also that the training curve wobbles and the validation curve does not. Validation uses the same pictures, the same times and the same noise at every call, so what changes is the network alone.
 #
-# And what does it draw? From pure noise, in fifty steps of DDIM (chapter 10; take it on loan here):
+# And what does it draw? From pure noise, in twenty-five steps of DDIM (chapter 10; take it on loan here):
 
 # %%
 sampler = clip_x_0(live.eps_model(), live.schedule)
-samples = ddim_sample(sampler, live.schedule, (179, 1, 8, 8), num_steps=50, generator=torch.Generator().manual_seed(3))
+samples = ddim_sample(sampler, live.schedule, (179, 1, 8, 8), num_steps=25, generator=torch.Generator().manual_seed(3))
 show_rows({"live network": samples[:12], "": samples[12:24], "real digits": val[:12]});
 
 # %% [markdown]
@@ -397,7 +384,7 @@ show_rows({"live network": samples[:12], "": samples[12:24], "real digits": val[
 # %%
 good = load_model(shipped("digits"))
 good_sampler, generator = clip_x_0(good.eps_model(), good.schedule), torch.Generator().manual_seed(3)
-better = ddim_sample(good_sampler, good.schedule, (179, 1, 8, 8), num_steps=50, generator=generator)
+better = ddim_sample(good_sampler, good.schedule, (179, 1, 8, 8), num_steps=25, generator=generator)
 uniform = torch.rand(179, 1, 8, 8, generator=torch.Generator().manual_seed(4)) * 2 - 1
 pictures = {"floor: real held-out": val, "shipped network": better, "live network": samples, "noise": uniform}
 real_features = judge.features(images)
@@ -428,7 +415,7 @@ print("the classifier sees all ten digits, and is more than half sure of over 70
 # %% tags=["proof"]
 r, m, f = sp.symbols("r m f", real=True)
 derive("8.9", Expect((m + r - f) ** 2, r),
-       ((m - f) ** 2 + 2 * (m - f) * Expect(r, r) + Expect(r**2, r), "expand the square; given x_t, m and f are fixed"),
+       ((m - f) ** 2 + 2 * (m - f) * Expect(r, r) + Expect(r**2, r), "expand the square; once the noisy picture is given, m and f are fixed"),
        ((m - f) ** 2 + Expect(r**2, r), "r has mean 0"), given={Expect(r, r): 0})
 
 # %% [markdown]
@@ -563,7 +550,7 @@ print("resumed = uninterrupted, every bit:", all(torch.equal(a, b) for a, b in p
 
 # %%
 pairs = zip(resumed.net.parameters(), whole.net.parameters(), strict=True)
-assert all(torch.equal(a, b) for a, b in pairs) and resumed.history[-1] == whole.history[-1]
+assert all(torch.equal(a, b) for a, b in pairs) and resumed.history[-1]["val_loss"] == whole.history[-1]["val_loss"]
 
 # %% [markdown]
 # ## Can I use my own pictures?
@@ -659,20 +646,21 @@ print(f"share of the start: {0.9999**10_000:.0%} after 10,000 steps at 0.9999; a
 # %% [markdown]
 # ### Pictures in 0..255, or in [0, 1] (M31)
 #
-# Nothing crashes; the noise is just far too small. The number: the correlation of $x_t$ with $x_0$ at $t=500$, where the schedule means it to be half gone. The package therefore looks at the range before it trains.
+# Nothing crashes. In 0..255 the noise is far too weak, in $[0,1]$ it is too strong, and the network is asked questions that the schedule never meant. The number: the correlation of $x_t$ with $x_0$ at $t=500$. The package therefore looks at the range before it trains.
 
 # %%
+ranges = {"0..255": (images + 1) * 127.5, "[0, 1]": (images + 1) / 2, "[-1, 1]": images}
 half = torch.full((len(images),), 500)
 e = torch.randn(images.shape, generator=torch.Generator().manual_seed(8))
-for name, wrong in {"0..255": (images + 1) * 127.5, "[-1, 1]": images}.items():
+for name, wrong in ranges.items():
     both = torch.stack([wrong.flatten(), q_sample(schedule, wrong, half, e).flatten()])
     print(f"{name:8s} correlation of x_500 with x_0: {float(torch.corrcoef(both)[0, 1]):.2f}")
-for wrong in ((images + 1) * 127.5, (images + 1) / 2, ((images + 1) * 127.5).to(torch.uint8)):
+for wrong in (ranges["0..255"], ranges["[0, 1]"], ranges["0..255"].to(torch.uint8)):
     try:
         check_images(wrong)
     except DataError as error:
         print("refused:", error)
-check_images(images);  # the right range passes silently
+assert check_images(images) is images  # the right range passes
 
 # %% [markdown]
 # ### "Training is the diffusion process" (M17)

@@ -15,7 +15,6 @@
 
 # %%
 import math
-import os
 
 import matplotlib.pyplot as plt
 import sympy as sp
@@ -23,26 +22,27 @@ import torch
 from torch import nn
 
 from ddpm_course import (
-    CourseError, ExactGaussian, FiniteData, GaussianMixture, TrainConfig, UNetConfig, clip_x_0, ddpm_sample, ddpm_step, diffusion_loss,
-    eps_to_x_0, guard_finite, linear_schedule, load_model, q_posterior, reverse_variance, shipped, time_grid, train, trajectory,
+    CourseError, ExactGaussian, FiniteData, GaussianMixture, TrainConfig, UNetConfig, clip_x_0, ddpm_sample, ddpm_step,
+    diffusion_loss, eps_to_x_0, guard_finite, linear_schedule, load_model, q_posterior, reverse_variance, shipped,
+    time_grid, train, trajectory,
 )  # fmt: skip
 from ddpm_course.checkpoint import load_classifier
 from ddpm_course.checks import check, must_pass
 from ddpm_course.data import digits
 from ddpm_course.metrics import frechet_distance
-from ddpm_course.plots import BLUE, GREEN, GREY, ORANGE, RED, curves, scatter_row, show_rows, style
+from ddpm_course.plots import BLUE, GREEN, ORANGE, curves, scatter_row, show_rows, style
 from ddpm_course.proofs import (
-    Expect, agrees, alpha_t, bar_s, bar_t, beta_t, derive, eps_hat, equation, limit, normal, sigma, table_values, unit, x_0_hat, x_t, z,
+    Expect, agrees, alpha_t, bar_s, bar_t, beta_t, derive, eps_hat, equation, limit, sigma, table_values, unit, x_0_hat,
+    x_t, z,
 )  # fmt: skip
 from ddpm_course.sampling import ddpm_stepper
 from ddpm_course.train import at_scale
 
-os.environ["CI"] = "1"  # no progress bars
 style()
 schedule = linear_schedule(T=1000)
 
 
-def seeded(k):
+def seeded(k):  # a fresh source of randomness that always starts at the same place
     return torch.Generator().manual_seed(k)
 
 
@@ -53,8 +53,9 @@ def seeded(k):
 angle = torch.arange(8) * math.pi / 4
 ring = GaussianMixture(torch.full((8,), 1 / 8), 1.4 * torch.stack([angle.cos(), angle.sin()], 1), torch.full((8,), 0.1))
 oracle = ring.eps_model(schedule)
-walk = trajectory(ddpm_stepper(oracle, schedule, generator=seeded(1)), torch.randn(1500, 2, generator=seeded(0)), time_grid(1000, 1000))
-clouds = {f"t = {t}": x_now for t, x_now, _ in walk if t in (1000, 500, 250, 100, 0)}
+stepper, noise = ddpm_stepper(oracle, schedule, generator=seeded(1)), torch.randn(1500, 2, generator=seeded(0))
+walk = trajectory(stepper, noise, time_grid(1000, 1000))
+clouds = {f"t = {t}": x_now for t, x_now, _ in walk if t in (1000, 200, 100, 40, 0)}
 scatter_row(clouds, limit=3.2);
 
 # %% [markdown]
@@ -95,8 +96,10 @@ def model_reverse(x_s, x_t, t, s):
 line = torch.linspace(-2.2, 2.2, 4001, dtype=torch.float64)
 fig, axes = plt.subplots(1, 2, figsize=(9, 2.8))
 for ax, (t, s), span in zip(axes, ((300, 299), (300, 60)), (0.6, 2.0), strict=True):
-    curves(line, {"true reverse law": true_reverse(line, 0.0, t, s), "what we draw from": model_reverse(line, 0.0, t, s)}, ax,
+    both = {"true reverse law": true_reverse(line, 0.0, t, s), "what we draw from": model_reverse(line, 0.0, t, s)}
+    curves(line, both, ax,
            title=f"from x_t = 0 at t = {t} to s = {s}", xlabel="x_s", xlim=(-span, span), yticks=[])
+axes[0].get_legend().remove()
 
 # %% [markdown]
 # On the left the two curves can hardly be told apart: one *small* step backwards is very nearly a Gaussian, whatever the data are. On the right the truth has two humps. From $x_t=0$ the point came from either $-1$ or $+1$, and the Gaussian sits where neither is: on the mean of the two. This is the whole reason why there are many steps. Each step makes a small commitment, and the next guess already knows about it.
@@ -123,8 +126,10 @@ posterior_mean = sp.sqrt(bar_s) * beta_t / (1 - bar_t) * x_0_hat + of_x_t * x_t
 ho_mean = (x_t - beta_t / sp.sqrt(1 - bar_t) * eps_hat) / sp.sqrt(alpha_t)
 derive("9.2", posterior_mean,
        (sp.sqrt(bar_s) * beta_t / (1 - bar_t) * guess[x_0_hat] + of_x_t * x_t, "put in the guess"),
-       ((beta_t / (sp.sqrt(alpha_t) * (1 - bar_t)) + of_x_t) * x_t - of_eps * eps_hat, "the product of alphas cancels; collect"),
-       ((beta_t + alpha_t * (1 - bar_s)) / (sp.sqrt(alpha_t) * (1 - bar_t)) * x_t - of_eps * eps_hat, "common denominator"),
+       ((beta_t / (sp.sqrt(alpha_t) * (1 - bar_t)) + of_x_t) * x_t - of_eps * eps_hat,
+        "the product of alphas cancels; collect"),
+       ((beta_t + alpha_t * (1 - bar_s)) / (sp.sqrt(alpha_t) * (1 - bar_t)) * x_t - of_eps * eps_hat,
+        "common denominator"),
        (x_t / sp.sqrt(alpha_t) - of_eps * eps_hat, "the numerator is 1 minus the product of all alphas"),
        (ho_mean, "take the root out"), given=guess | chain, source="Ho eq. 7 and 15 give Ho eq. 11")
 
@@ -140,7 +145,8 @@ derive("9.2", posterior_mean,
 # %% tags=["proof"]
 bar_u, a = unit(r"\bar{\alpha}_s"), unit(r"\alpha")
 jump_mean = (x_t - (1 - a) / sp.sqrt(1 - bar_t) * eps_hat) / sp.sqrt(a)
-equation("9.3", sp.sqrt(bar_u) * (1 - a) / (1 - bar_t) * x_0_hat + sp.sqrt(a) * (1 - bar_u) / (1 - bar_t) * x_t, jump_mean,
+posterior_jump = sp.sqrt(bar_u) * (1 - a) / (1 - bar_t) * x_0_hat + sp.sqrt(a) * (1 - bar_u) / (1 - bar_t) * x_t
+equation("9.3", posterior_jump, jump_mean,
          given=guess | {bar_t: a * bar_u}, source="Ho eq. 11 for a jump")
 last_mean = (x_t - (1 - bar_t) / sp.sqrt(1 - bar_t) * eps_hat) / sp.sqrt(bar_t)
 equation("9.4", last_mean, x_0_hat, given=guess, source="Ho eq. 11 for a jump to s = 0")
@@ -152,7 +158,9 @@ equation("9.4", last_mean, x_0_hat, given=guess, source="Ho eq. 11 for a jump to
 now, guessed = torch.tensor([[0.7]], dtype=torch.float64), torch.tensor([[-0.4]], dtype=torch.float64)
 nothing = torch.zeros_like(now)
 for t in (2, 500, 1000):
-    agrees(ho_mean, table_values(schedule, t) | {x_t: 0.7, eps_hat: -0.4}, ddpm_step(schedule, now, guessed, t, t - 1, nothing))
+    values = table_values(schedule, t) | {x_t: 0.7, eps_hat: -0.4}
+    agrees(ho_mean, values, ddpm_step(schedule, now, guessed, t, t - 1, nothing))
+    agrees(posterior_mean.subs(guess), values, q_posterior(schedule, eps_to_x_0(schedule, now, t, guessed), now, t)[0])
 bars = {bar_t: float(schedule.alpha_bar[700]), a: float(schedule.alpha_bar[700] / schedule.alpha_bar[300])}
 agrees(jump_mean, bars | {x_t: 0.7, eps_hat: -0.4}, ddpm_step(schedule, now, guessed, 700, 300, nothing))
 agrees(last_mean, table_values(schedule, 5) | {x_t: 0.7, eps_hat: -0.4}, ddpm_step(schedule, now, guessed, 5, 0, None))
@@ -167,8 +175,8 @@ agrees(last_mean, table_values(schedule, 5) | {x_t: 0.7, eps_hat: -0.4}, ddpm_st
 # %% tags=["proof"]
 c_0, tilde, delta = sp.symbols(r"c_0 \tilde{\beta}_t", positive=True) + (sp.Symbol(r"\delta", real=True),)
 derive("9.5", Expect((c_0 * delta + sp.sqrt(tilde) * z) ** 2, delta, z),
-       (c_0**2 * Expect(delta**2, delta) + 2 * c_0 * sp.sqrt(tilde) * Expect(delta, delta) * Expect(z, z) + tilde * Expect(z**2, z),
-        "expand; the fresh noise is independent of what the guess misses"),
+       (c_0**2 * Expect(delta**2, delta) + 2 * c_0 * sp.sqrt(tilde) * Expect(delta, delta) * Expect(z, z)
+        + tilde * Expect(z**2, z), "expand; the fresh noise is independent of what the guess misses"),
        (c_0**2 * Expect(delta**2, delta) + tilde, "the fresh noise has mean 0 and variance 1"))
 
 # %% [markdown]
@@ -208,20 +216,23 @@ derive("9.6", c_0**2 * (1 - bar_t) + tilde,
 v_data, v_t, v_s = sp.symbols(r"v v_t v_{t-1}", positive=True)
 spreads = {v_t: bar_t * v_data + 1 - bar_t, v_s: bar_s * v_data + 1 - bar_s}
 best_variance = beta_t * v_s / v_t
-equation("9.7", c_0**2 * v_data * (1 - bar_t) / v_t + tilde, best_variance, given=spreads | names | chain, source="Analytic-DPM")
-for kind, data_variance in (("beta", 1.0), ("posterior", 0.0)):
-    values = table_values(schedule, 400) | {v_data: data_variance}
-    values |= {v_t: number_t for number_t in [values[bar_t] * data_variance + 1 - values[bar_t]]}
-    values |= {v_s: number_s for number_s in [values[bar_s] * data_variance + 1 - values[bar_s]]}
-    agrees(best_variance, values, reverse_variance(schedule, 400, 399, kind))
+equation("9.7", c_0**2 * v_data * (1 - bar_t) / v_t + tilde, best_variance, given=spreads | names | chain,
+         source="Analytic-DPM")
+for kind, data_variance in (("beta", 1), ("posterior", 0)):
+    for t in (2, 400, 1000):
+        values = table_values(schedule, t) | {v_data: data_variance}
+        agrees(best_variance.subs(spreads), values, reverse_variance(schedule, t, t - 1, kind))
 
 # %% [markdown]
-# At $v=1$ the formula gives the package's `"beta"`, at $v=0$ its `"posterior"`, which the two lines confirm. The proof is for Gaussian data only; there the reverse law is a Gaussian and nothing else is left to choose. For general data the best constant was worked out in the Analytic-DPM paper, and a network may also *learn* it (Nichol section 3.1).
+# At $v=1$ the formula gives the package's `"beta"`, at $v=0$ its `"posterior"`, which the last lines confirm at three times. The proof is for Gaussian data only; there the reverse law is a Gaussian and nothing else is left to choose. For general data the best constant was worked out in the Analytic-DPM paper, and a network may also *learn* it (Nichol section 3.1).
 #
 # **Does it matter?** On the full grid of 1,000 steps, hardly. With few steps, very much. The next figure shows the ratio $\tilde\beta/\beta$ for small steps and for ten large ones.
 
 # %%
-ratio = lambda t, s: reverse_variance(schedule, t, s, "posterior") / reverse_variance(schedule, t, s, "beta")  # noqa: E731
+def ratio(t, s):
+    return reverse_variance(schedule, t, s, "posterior") / reverse_variance(schedule, t, s, "beta")
+
+
 coarse = time_grid(1000, 10).tolist()
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8))
 left.plot([ratio(t, t - 1) for t in range(1, 101)])
@@ -303,12 +314,12 @@ mean_error = (drawn.mean(0) - blob.mean).abs().max()
 cov_error = (drawn.T.cov() - blob.cov).abs().max()
 assert mean_error < 4 * (0.5 / 4000) ** 0.5 and cov_error < 4 * 0.5 * (2 / 4000) ** 0.5 + 0.01
 print("mean", [round(v, 1) for v in drawn.mean(0).tolist()], " wanted", blob.mean.tolist())
-print(f"largest error of the mean below 0.05: {bool(mean_error < 0.05)}; of the covariance below 0.05: {bool(cov_error < 0.05)}")
+print("largest error of mean and covariance below 0.05:", bool(mean_error < 0.05), bool(cov_error < 0.05))
 
 # %% [markdown]
 # ### A mixture: are the shape and the weights recovered?
 #
-# Two numbers describe the ring: how many points are *off*, farther than three standard deviations from every centre, and how wide a clump is (the root mean square distance to its centre, per coordinate; the data have 0.1). Exact draws are off with probability $e^{-4.5}\approx 1.1\,\%$, so 0 would be too good.
+# Two numbers describe the ring: how many points are *off*, farther than three standard deviations from every centre, and how wide a clump is (the root mean square distance to its centre, per coordinate; the data have 0.1). Exact draws are off with probability $e^{-4.5}\approx 1.1\,\%$, so 0 would be too good. And the eight weights must be equal up to chance: their $\chi^2$ statistic (squared deviations from 250, over 250, summed) stays below 14.1 in 95 % of all runs.
 
 # %%
 def off_and_width(points):
@@ -320,7 +331,7 @@ samples = ddpm_sample(oracle, schedule, (2000, 2), generator=seeded(6))
 off, width = off_and_width(samples)
 counts = torch.bincount(torch.cdist(samples.double(), ring.means).argmin(1), minlength=8)
 chi2 = float(((counts - 250.0) ** 2 / 250).sum())
-print(f"off: {100 * off:.0f} %, width {width:.2f}; chi-square of the 8 weights below 14.1 (95 %, 7 degrees): {chi2 < 14.1}")
+print(f"off below 2 %: {off < 0.02}, width {width:.2f}; chi-square of the 8 weights below 14.1: {chi2 < 14.1}")
 assert off < 0.02 and abs(width - 0.1) < 0.01 and chi2 < 14.1
 
 # %% [markdown]
@@ -331,11 +342,11 @@ assert off < 0.02 and abs(width - 0.1) < 0.01 and chi2 < 14.1
 # %%
 kept, labels = digits().train.images[:100], digits().train.labels[:100]
 memory = FiniteData(kept).eps_model(schedule)
-landed = ddpm_sample(memory, schedule, (400, 1, 8, 8), generator=seeded(7))
+landed = ddpm_sample(memory, schedule, (300, 1, 8, 8), generator=seeded(7))
 gap, nearest = torch.cdist(landed.flatten(1).double(), kept.flatten(1).double()).min(1)
-expected = 4.0 * torch.bincount(labels, minlength=10)
+expected = 3.0 * torch.bincount(labels, minlength=10)
 chi2 = float(((torch.bincount(labels[nearest], minlength=10) - expected) ** 2 / expected).sum())
-print(f"farthest sample from a data point below 1e-5: {bool(gap.max() < 1e-5)}; chi-square of the classes below 16.9: {chi2 < 16.9}")
+print(f"all on a data point, to 1e-5: {bool(gap.max() < 1e-5)}; chi-square of the classes below 16.9: {chi2 < 16.9}")
 assert gap.max() < 1e-5 and chi2 < 16.9
 
 # %% [markdown]
@@ -374,11 +385,12 @@ few = {f"S = {S}": ddpm_sample(oracle, schedule, (1200, 2), num_steps=S, generat
 scatter_row(few | {"exact draws": ring.sample(1200, seeded(12))}, limit=2.2);
 
 # %% [markdown]
-# At $S=5$ the clumps are smeared into each other, at $S=20$ they are nearly clean, and at $S=50$ one has to measure. Let us measure, exactly, on data where the whole chain can be followed by algebra: $\mathcal N(0,v)$. The oracle's answer is then linear, $\hat\varepsilon=\sqrt{1-\bar\alpha_t}\;x_t/v_t$. One jump multiplies by a number and adds noise.
+# At $S=5$ there are no clumps at all, only a disc. At $S=10$ they are joined to an octagon, at $S=20$ a few stray points are left between them. At $S=50$ the picture looks right until one compares the *width* of the clumps: too tight. Let us measure, exactly, on data where the whole chain can be followed by algebra: $\mathcal N(0,v)$. The oracle's answer is then linear, $\hat\varepsilon=\sqrt{1-\bar\alpha_t}\;x_t/v_t$. One jump multiplies by a number and adds noise.
 
 # %% tags=["proof"]
 v_u = sp.Symbol("v_s", positive=True)
-equation("9.8", jump_mean, sp.sqrt(a) * v_u / v_t * x_t, given={eps_hat: sp.sqrt(1 - bar_t) * x_t / v_t, v_t: a * v_u + 1 - a})
+linear_guess = {eps_hat: sp.sqrt(1 - bar_t) * x_t / v_t, v_t: a * v_u + 1 - a}
+equation("9.8", jump_mean, sp.sqrt(a) * v_u / v_t * x_t, given=linear_guess)
 gain, V = sp.symbols("a_t V_t", positive=True)
 derive("9.9", Expect((gain * x_t + sigma * z) ** 2, x_t, z),
        (gain**2 * Expect(x_t**2, x_t) + sigma**2, "the fresh noise is independent, with mean 0 and variance 1"))
@@ -395,7 +407,7 @@ def final_variance(v, grid, kind):
     for t, s in zip(grid, grid[1:], strict=False):
         late, early = float(alpha_bar[t]), float(alpha_bar[s])
         alpha, v_late, v_early = late / early, late * v + 1 - late, early * v + 1 - early
-        added = {"beta": 1 - alpha, "posterior": (1 - alpha) * (1 - early) / (1 - late), "best": (1 - alpha) * v_early / v_late}[kind]
+        added = {"beta": 1.0, "posterior": (1 - early) / (1 - late), "best": v_early / v_late}[kind] * (1 - alpha)
         V = alpha * (v_early / v_late) ** 2 * V + (added if s > 0 else 0)
     return V
 
@@ -417,8 +429,8 @@ fig, ax = plt.subplots(figsize=(7.5, 3.2))
 for kind, color in (("beta", BLUE), ("posterior", ORANGE), ("best", GREEN)):
     ax.plot(sizes, [final_variance(v, time_grid(1000, S).tolist(), kind) for S in sizes], color=color, label=kind)
     for S in sizes:
-        chosen = best if kind == "best" else kind
-        V = float(ddpm_sample(narrow_data, schedule, (4000, 1), num_steps=S, variance=chosen, generator=seeded(13)).var())
+        chosen, rng = best if kind == "best" else kind, seeded(13)
+        V = float(ddpm_sample(narrow_data, schedule, (4000, 1), num_steps=S, variance=chosen, generator=rng).var())
         exact = final_variance(v, time_grid(1000, S).tolist(), kind)
         assert abs(V / exact - 1) < 4 * (2 / 4000) ** 0.5
         ax.plot(S, V, "o", color=color)
@@ -434,11 +446,12 @@ print("  S   beta    beta~    lost in the last step (9.10)")
 for S in (5, 10, 50, 1000):
     grid = time_grid(1000, S).tolist()
     lost = 1 - float(alpha_bar[grid[-2]])  # (1 - bar) v / v_t at v = 1
-    print(f"{S:4d}   {final_variance(1.0, grid, 'beta'):.3f}   {final_variance(1.0, grid, 'posterior'):.3f}   {lost:.3f}")
-    assert S < 10 or abs(1 - final_variance(1.0, grid, "beta") - lost) < 2e-3
+    with_beta, with_tilde = final_variance(1.0, grid, "beta"), final_variance(1.0, grid, "posterior")
+    print(f"{S:4d}   {with_beta:.3f}   {with_tilde:.3f}    {lost:.3f}")
+    assert abs(1 - with_beta - lost) < 1e-3
 
 # %% [markdown]
-# So $\beta$ loses the last step's part and (nearly) nothing else, exactly as the formula says. And the cure is visible: let the last step be short. With the grid 1000, 300, 100, 1, 0 and $\beta$ the variance of $\mathcal N(0,1)$ data is right to a tenth of a permille, in four steps. Of course this only helps when the data are Gaussian, where each jump is exact.
+# So $\beta$ loses the last step's part and nothing else, exactly as the formula says. And the cure is visible: let the last step be short. With the grid 1000, 300, 100, 1, 0 and $\beta$ the variance of $\mathcal N(0,1)$ data is right to about one part in ten thousand, in four steps. Of course this only helps when the data are Gaussian, where each jump is exact.
 #
 # How does the error fall on a regular grid? Like $1/S$:
 
@@ -459,7 +472,8 @@ limit("9.11", sp.Symbol(r"\mathrm{Var}\left(x_0^{(S)}\right)"), v_data, sizes=ma
 # That the last noise is dropped has one more consequence. The three names of variance that differ *only* at $t=1$ give the same samples, bit for bit:
 
 # %%
-runs = [ddpm_sample(oracle, schedule, (4, 2), variance=kind, generator=seeded(14)) for kind in ("posterior", "posterior_clipped")]
+runs = [ddpm_sample(oracle, schedule, (4, 2), variance=kind, generator=seeded(14))
+        for kind in ("posterior", "posterior_clipped")]
 print("posterior and posterior_clipped give the same samples:", torch.equal(*runs))
 assert torch.equal(*runs)
 
@@ -473,22 +487,22 @@ print("  S    width with beta    width with beta~")
 for S in (20, 50, 100):
     widths = [off_and_width(ddpm_sample(oracle, schedule, (2000, 2), num_steps=S, variance=k, generator=seeded(15)))[1]
               for k in ("beta", "posterior")]
-    print(f"{S:4d}    {widths[0]:.2f}               {widths[1]:.2f}")
-    assert widths[1] < widths[0]
+    print(f"{S:4d}    {widths[0]:.3f}              {widths[1]:.3f}")
+    assert widths[1] < 0.1 < widths[0]
 
 # %% [markdown]
-# $\beta$ is too wide, $\tilde\beta$ too narrow, and the truth is in between, as (9.7) predicts for clumps. The package's default is $\tilde\beta$.
+# $\beta$ is too wide at each $S$, $\tilde\beta$ too narrow, and the truth is in between, as (9.7) predicts. (At $S=20$ stray points between the clumps widen both columns.) The package's default is $\tilde\beta$.
 
 # %% [markdown]
 # ## A network instead of the oracle
 #
-# The course ships a network for the 8×8 digits, trained by `train` of chapter 08. It predicts $v$ and was trained with the cosine schedule; `eps_model()` translates its answers into $\hat\varepsilon$ (chapter 06), so the sampler does not need to know. `clip_x_0` keeps $\hat x_0$ inside $[-1,1]$, where pixels live; more on it below. We run all 1,000 steps for ten digits and keep every twentieth.
+# The course ships a network for the 8×8 digits, trained by `train` of chapter 08. It predicts $v$ and was trained with the cosine schedule; `eps_model()` translates its answers into $\hat\varepsilon$ (chapter 06), so the sampler does not need to know. `clip_x_0` keeps $\hat x_0$ inside $[-1,1]$, where pixels live; more on it below. We run 500 steps, every second time of the chain, for ten digits, and keep every twentieth time.
 
 # %%
 shipped_net = load_model(shipped("digits"))
 net, net_schedule = clip_x_0(shipped_net.eps_model(), shipped_net.schedule), shipped_net.schedule
 first = torch.randn(10, 1, 8, 8, generator=seeded(16))
-path = trajectory(ddpm_stepper(net, net_schedule, generator=seeded(17)), first, time_grid(1000, 1000))
+path = trajectory(ddpm_stepper(net, net_schedule, generator=seeded(17)), first, time_grid(1000, 500))
 frames = {t: (x_now, x_0_hat) for t, x_now, x_0_hat in path if t % 20 == 0}
 assert torch.equal(frames[1000][0], first) and torch.equal(*frames[0])
 show_rows({f"x_t, t = {t}": frames[t][0] for t in (1000, 600, 300, 100, 0)});
@@ -519,7 +533,7 @@ explore(draw, t=slider(0, 1000, 500, 20, label="t"))
 # %% [markdown]
 # ### How good are they? A number with its floor
 #
-# The **Fréchet distance** compares two sets of pictures as sets: means and covariances of 64 features from a small digit classifier (chapter 14 takes it apart). It is 0 for equal moments. It depends on $n$, the number of pictures, and it is not 0 even for two sets of *real* digits. That value is the **floor**. So we draw as many samples as there are held-out digits, $n=179$, and compare both with the training set. Pure noise gives the other end of the scale. Fifty steps each, with $\tilde\beta$ and with $\beta$.
+# The **Fréchet distance** compares two sets of pictures as sets: means and covariances of 64 features from a small digit classifier (chapter 14 takes it apart). It is 0 for equal moments. It depends on $n$, the number of pictures, and it is not 0 even for two sets of *real* digits. That value is the **floor**. So we draw as many samples as there are held-out digits, $n=179$, and compare both with the training set. Pure noise gives the other end of the scale. 25 steps each, with $\tilde\beta$ and with $\beta$.
 
 # %% tags=["nbval-ignore-output"]
 ruler, held_out = load_classifier("digits"), digits().val.images
@@ -531,10 +545,11 @@ def distance(pictures):
 
 
 n = len(held_out)
-drawn = {kind: ddpm_sample(net, net_schedule, (n, 1, 8, 8), num_steps=50, variance=kind, generator=seeded(18))
+drawn = {kind: ddpm_sample(net, net_schedule, (n, 1, 8, 8), num_steps=25, variance=kind, generator=seeded(18))
          for kind in ("posterior", "beta")}
-scores = {"held-out digits (the floor)": distance(held_out), "noise": distance(torch.randn(n, 1, 8, 8, generator=seeded(19)).clamp(-1, 1))}
-scores |= {f"shipped network, S = 50, {kind}": distance(x) for kind, x in drawn.items()}
+pure_noise = torch.randn(n, 1, 8, 8, generator=seeded(19)).clamp(-1, 1)
+scores = {"held-out digits (the floor)": distance(held_out), "noise": distance(pure_noise)}
+scores |= {f"shipped network, S = 25, {kind}": distance(x) for kind, x in drawn.items()}
 print("\n".join(f"n = {n}   {name:36s} {value:5.1f}" for name, value in scores.items()))
 assert max(distance(x) for x in drawn.values()) < 3 * distance(held_out) < 0.3 * scores["noise"]
 
@@ -554,12 +569,15 @@ assert max(floors) > 1.3 * min(floors)
 # %% [markdown]
 # ### Trained while you wait
 #
-# The shipped network had hours. What do a few seconds buy? Here `train` makes 200 steps with a quarter of the width, and the very same sampler draws from it.
+# The shipped network had hours. What do a few seconds buy? Here `train` makes 150 steps with a quarter of the width, and the very same sampler draws from it.
 
 # %% tags=["nbval-ignore-output"]
-small = UNetConfig(image_size=8, channels=1, base_channels=16, multipliers=(1, 2), num_res_blocks=1, attention_sizes=(4,), groups=8)
-quick = train(TrainConfig(net=small, steps=at_scale(cpu=200, gpu=3000), batch_size=64, lr=4e-3, warmup=20, ema_decay=0.97))
-live = ddpm_sample(clip_x_0(quick.eps_model(), quick.schedule), quick.schedule, (n, 1, 8, 8), num_steps=50, generator=seeded(18))
+small = UNetConfig(image_size=8, channels=1, base_channels=16, multipliers=(1, 2), num_res_blocks=1,
+                   attention_sizes=(4,), groups=8)
+steps = at_scale(cpu=150, gpu=3000)
+quick = train(TrainConfig(net=small, steps=steps, batch_size=64, lr=4e-3, warmup=20, ema_decay=0.97))
+model = clip_x_0(quick.eps_model(), quick.schedule)
+live = ddpm_sample(model, quick.schedule, (n, 1, 8, 8), num_steps=25, generator=seeded(18))
 print(f"n = {n}: live {distance(live):.1f}, shipped {distance(drawn['posterior']):.1f}, floor {distance(held_out):.1f}")
 assert distance(held_out) < distance(live) < scores["noise"] / 2
 show_rows({"data": held_out[:14], "shipped": drawn["posterior"][:14], "live": live[:14]});
@@ -567,11 +585,12 @@ show_rows({"data": held_out[:14], "shipped": drawn["posterior"][:14], "live": li
 # %% [markdown]
 # The quick network has learnt strokes and a good part of the shapes; some of its digits one can read, others are crossed between two. The distance says the same. Nothing in the sampler changed between the rows: the sampler is done, from here on only the network can improve.
 #
-# For the eye, MNIST at 28×28 from the other shipped network, 50 steps.
+# For the eye, MNIST at 28×28 from the other shipped network, 40 steps.
 
 # %%
 mnist = load_model(shipped("mnist"))
-big = ddpm_sample(clip_x_0(mnist.eps_model(), mnist.schedule), mnist.schedule, (10, 1, 28, 28), num_steps=50, generator=seeded(20))
+model = clip_x_0(mnist.eps_model(), mnist.schedule)
+big = ddpm_sample(model, mnist.schedule, (10, 1, 28, 28), num_steps=40, generator=seeded(20))
 assert float(big.abs().max()) <= 1.0001 and float(big.std()) > 0.3
 show_rows({"MNIST": big});
 
@@ -588,21 +607,24 @@ raw = lambda x, t: 0.9 * x  # noqa: E731 - a poor eps_model: its x_0_hat leaves 
 times, t = torch.full((6,), 800), 800
 clipped_guess = eps_to_x_0(schedule, off_range, t, raw(off_range, times)).clamp(-1, 1)
 by_eq_7 = q_posterior(schedule, clipped_guess, off_range, t)[0]
-by_eq_11 = ddpm_step(schedule, off_range, clip_x_0(raw, schedule)(off_range, times), t, t - 1, torch.zeros_like(off_range))
+new_eps, nothing = clip_x_0(raw, schedule)(off_range, times), torch.zeros_like(off_range)
+by_eq_11 = ddpm_step(schedule, off_range, new_eps, t, t - 1, nothing)
 torch.testing.assert_close(by_eq_7, by_eq_11, rtol=0, atol=1e-12)
-old_eps = ddpm_step(schedule, off_range, raw(off_range, times), t, t - 1, torch.zeros_like(off_range))
-print(f"with eps derived again both means agree: True; with the old eps they differ by up to {float((old_eps - by_eq_7).abs().max()):.3f}")
+old_eps = ddpm_step(schedule, off_range, raw(off_range, times), t, t - 1, nothing)
+apart = float((old_eps - by_eq_7).abs().max())
+print(f"with eps derived again both means agree: True; with the old eps they differ by up to {apart:.3f}")
+assert apart > 1e-3
 
 # %% [markdown]
 # What does it do in practice? We measure on the shipped network and on the one trained just now: the share of pixels outside $[-1,1]$ in the finished samples, and the Fréchet distance, with and without clipping, from the same noise.
 
 # %% tags=["nbval-ignore-output"]
-for name, trained in (("shipped", shipped_net), ("live", quick)):
-    free = trained.eps_model()
-    for label, model in (("free", free), ("clipped", clip_x_0(free, trained.schedule))):
-        x = ddpm_sample(model, trained.schedule, (n, 1, 8, 8), num_steps=20, generator=seeded(22))
+for name, trained, clipped in (("shipped", shipped_net, drawn["posterior"]), ("live", quick, live)):
+    free = ddpm_sample(trained.eps_model(), trained.schedule, (n, 1, 8, 8), num_steps=25, generator=seeded(18))
+    for label, x in (("free", free), ("clipped", clipped)):
         outside = float((x.abs() > 1.001).float().mean())
-        print(f"{name:8s} {label:8s} outside {100 * outside:4.1f} %, largest {float(x.abs().max()):.2f}, distance {distance(x):.1f} (n = {n})")
+        print(f"{name:8s} {label:8s} outside {100 * outside:4.1f} %, largest {float(x.abs().max()):.2f}, "
+              f"distance {distance(x):.1f} (n = {n})")
         assert (label == "free") == (outside > 0)
 
 # %% [markdown]
@@ -612,9 +634,10 @@ for name, trained in (("shipped", shipped_net), ("live", quick)):
 for t in (1000, 700, 400, 100):
     x_now = torch.randn(50, 1, 8, 8, generator=seeded(t))
     eps_off = memory(x_now, torch.full((50,), t)) + 0.05
-    plain = float(eps_to_x_0(schedule, x_now, t, eps_off).abs().max())
-    print(f"t = {t:4d}: an error of 0.05 in eps moves the guess by {0.05 * ((1 - float(alpha_bar[t])) / float(alpha_bar[t])) ** 0.5:5.2f};"
-          f"  beyond [-1, 1]: {plain > 1.01}")
+    clean = eps_to_x_0(schedule, x_now, t, memory(x_now, torch.full((50,), t)))
+    moved = float((eps_to_x_0(schedule, x_now, t, eps_off) - clean).abs().mean())
+    print(f"t = {t:4d}: an error of 0.05 in eps moves the guess by {moved:5.2f}")
+    assert abs(moved / (0.05 * float((1 / alpha_bar[t] - 1) ** 0.5)) - 1) < 1e-2
 
 # %% [markdown]
 # ### NaN, and who reports it
@@ -692,7 +715,8 @@ shifted = lambda x, t: memory(x, t + 1)  # noqa: E731 - 0-based t in, the paper'
 x_start = torch.randn(3, 1, 8, 8, generator=seeded(24), dtype=torch.float64)
 listing = GaussianDiffusionSampler(shifted, 1e-4, 0.02, 1000)
 theirs = listing(x_start, seeded(25))
-fixed_large = lambda t, s: reverse_variance(schedule, 2, 1, "posterior") if t == 1 else reverse_variance(schedule, t, s, "beta")  # noqa: E731
+second = reverse_variance(schedule, 2, 1, "posterior")
+fixed_large = lambda t, s: second if t == 1 else reverse_variance(schedule, t, s, "beta")  # noqa: E731
 ours = ddpm_sample(memory, schedule, x_T=x_start, variance=fixed_large, generator=seeded(25)).clamp(-1, 1)
 torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-9)
 print("listing = ddpm_sample after the shift t - 1: True")
@@ -702,7 +726,8 @@ loss = GaussianDiffusionTrainer(shifted, 1e-4, 0.02, 1000)(kept[:32].double(), s
 same = seeded(26)
 t = torch.randint(1000, (32,), generator=same) + 1
 eps = torch.randn(32, 1, 8, 8, generator=same, dtype=torch.float64)
-torch.testing.assert_close(loss.flatten(1).mean(1), diffusion_loss(memory, schedule, kept[:32].double(), t, eps), rtol=0, atol=1e-10)
+wanted = diffusion_loss(memory, schedule, kept[:32].double(), t, eps)
+torch.testing.assert_close(loss.flatten(1).mean(1), wanted, rtol=0, atol=1e-10)
 print("trainer's loss = diffusion_loss after the shift: True")
 
 # %% [markdown]
@@ -750,7 +775,7 @@ for S, last in ((1000, 1), (50, 20)):
 # %%
 pair_oracle = pair.eps_model(schedule)
 for name, kind in (("with z", "posterior"), ("without z", lambda t, s: 0.0)):
-    x = ddpm_sample(pair_oracle, schedule, (4000, 1), variance=kind, generator=seeded(29))
+    x = ddpm_sample(pair_oracle, schedule, (2000, 1), variance=kind, generator=seeded(29))
     upper, width = float((x > 0).float().mean()), float(x[x < 0].std())
     print(f"{name:10s} share of the right-hand bell {upper:.2f}, width of the left-hand one {width:.2f}")
     assert (abs(upper - 0.3) < 0.03 and abs(width - 0.2) < 0.02) if name == "with z" else (upper == 0 and width < 0.01)
@@ -764,7 +789,7 @@ for name, kind in (("with z", "posterior"), ("without z", lambda t, s: 0.0)):
 
 # %%
 var_times_z = lambda t, s: reverse_variance(schedule, t, s, "posterior") ** 2  # noqa: E731
-x = ddpm_sample(pair_oracle, schedule, (4000, 1), variance=var_times_z, generator=seeded(29))
+x = ddpm_sample(pair_oracle, schedule, (2000, 1), variance=var_times_z, generator=seeded(29))
 upper, width = float((x > 0).float().mean()), float(x[x < 0].std())
 print(f"var * z: share of the right-hand bell {upper:.2f} instead of 0.30, width {width:.2f} instead of 0.20")
 assert upper < 0.1 and width < 0.1
@@ -774,21 +799,22 @@ assert upper < 0.1 and width < 0.1
 #
 # ### "Subtract the predicted noise" (M8)
 #
-# The popular picture says: the network sees the noise, we subtract it. Literally, `x = x - eps`, it explodes: $\hat\varepsilon$ is the noise of all $t$ steps, and subtracting it does not undo the scaling. A tamer version, $x-\beta_t\hat\varepsilon$ with the right noise added, stays finite and is still wrong.
+# The popular picture says: the network sees the noise, we subtract it. Taken literally, `x = x - eps` at every step, it explodes: $\hat\varepsilon$ is the noise of all $t$ steps, and subtracting it does not undo the scaling. A tamer version, $x-\beta_t\hat\varepsilon$ with the right noise added, stays finite and is still wrong.
 
 # %%
-def subtracting(coefficient, steps, generator):
-    x = torch.randn(1000, 2, generator=generator)
-    for t in range(1000, 1000 - steps, -1):
+def subtracting(coefficient, stop, generator):
+    x = torch.randn(500, 2, generator=generator)
+    for t in range(1000, stop, -1):
         noise = reverse_variance(schedule, t, t - 1) ** 0.5 * torch.randn(x.shape, generator=generator)
-        x = x - coefficient(t) * oracle(x, torch.full((1000,), t)) + noise
+        x = x - coefficient(t) * oracle(x, torch.full((500,), t)) + noise
     return x
 
 
-print(f"x - eps: the spread after 100 steps is above 1,000: {bool(subtracting(lambda t: 1.0, 100, seeded(30)).std() > 1000)}")
-tame = off_and_width(subtracting(lambda t: float(beta[t]), 1000, seeded(31)))[0]
-print(f"x - beta eps: off the ring {100 * tame:.0f} %; with the coefficients of Ho eq. 11: {100 * off:.0f} %")
-assert tame > 0.5 > 0.02 > off
+far = bool(subtracting(lambda t: 1.0, 50, seeded(30)).abs().max() > 1e6)
+tame = off_and_width(subtracting(lambda t: float(beta[t]), 0, seeded(31)))[0]
+print(f"x - eps, stopped at t = 50: some point is farther out than a million: {far}")
+print(f"x - beta eps: off the ring about {100 * tame:.0f} %; with Ho eq. 11 below 2 %: {off < 0.02}")
+assert far and tame > 0.5 and off < 0.02
 
 # %% [markdown]
 # ### Clipping in the wrong place (M26)
@@ -803,9 +829,9 @@ def clamp_the_sample(x_s, s):
 for name, edit in (("x_s clipped", clamp_the_sample), ("x_0_hat clipped", None)):
     walk = trajectory(ddpm_stepper(clip_x_0(memory, schedule), schedule, generator=seeded(32)),
                       torch.randn(60, 1, 8, 8, generator=seeded(33)), time_grid(1000, 1000), edit)
-    std = {t: float(x_now.std()) for t, x_now, _ in walk}
-    print(f"{name:16s} standard deviation of x_t at t = 700: {std[700]:.2f} (the forward process has 1.00)")
-    assert (std[700] < 0.8) == (edit is not None)
+    std = next(float(x_now.std()) for t, x_now, _ in walk if t == 700)
+    print(f"{name:16s} standard deviation of x_t at t = 700: {std:.2f} (the forward process has 1.00)")
+    assert (std < 0.8) == (edit is not None)
 
 # %% [markdown]
 # ## Exercises
