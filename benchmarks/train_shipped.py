@@ -101,7 +101,7 @@ def scores(name: str) -> list[str]:
         distances = [frechet_distance(net.features(x), net.features(real)) for x in sets]
         counts = torch.stack([net(x).argmax(1).bincount(minlength=10) for x in sets]).sum(0)
         lines.append(
-            f"{label}, n = {len(real)}, {seeds} seed{'s'[: seeds - 1]} from 0: Fréchet distance {', '.join(f'{d:.2f}' for d in distances)}; "
+            f"{label}, n = {len(real)}, seeds 0..{seeds - 1}: Fréchet distance {', '.join(f'{d:.2f}' for d in distances)}; "
             f"drawn classes 0-9: {counts.tolist()}"
         )
     return lines

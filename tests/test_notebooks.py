@@ -15,6 +15,7 @@ CHAPTERS = sorted(set(build.chapters()) | {path.stem for path in (ROOT / "notebo
 PAPERS = "Ho|DDIM|Nichol|Dhariwal|Luo|CFG|VAE|ZTSNR|v-pred"
 CITATION = re.compile(rf"\b({PAPERS}) (eqs?)\. ?(\d+(?:(?:[-–]|, | and )\d+)*)")
 RENDERED = re.compile(r"\b(?:equation|derive|expectation|inequality|limit|approximation)\(\s*[rf]?[\"'](\d+\.\d+)[\"']")
+DISPLAY = re.compile(r"\$\$.+?\$\$|\\begin\{(?:align|equation|gather)\*?\}.+?\\end", re.DOTALL)
 KINDS = "definition|identity|expectation|inequality|limit|approximation"
 HEADINGS = ["Common mistakes", "Exercises", "What comes next"]
 

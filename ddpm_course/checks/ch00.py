@@ -40,12 +40,13 @@ EXERCISES = {
         hint="The needed noises are (x_t -+ sqrt(alpha_bar)) / sqrt(1 - alpha_bar); compare exp(-eps^2 / 2).",
         wrong={
             "That is the probability of black.": lambda x_t, bar: 0.5 * (1 - math.tanh(x_t * bar**0.5 / (1 - bar))),
-            "The needed noise is divided by sqrt(1 - alpha_bar), so its square is divided by 1 - alpha_bar.":
-                lambda x_t, bar: 0.5 * (1 + math.tanh(x_t * bar**0.5)),
-            "The clean pixel is shrunk by sqrt(alpha_bar), not by alpha_bar.":
-                lambda x_t, bar: 0.5 * (1 + math.tanh(x_t * bar / (1 - bar))),
-            "The exponent is -eps^2 / 2; the one half is missing.":
-                lambda x_t, bar: 0.5 * (1 + math.tanh(2 * x_t * bar**0.5 / (1 - bar))),
+            "The needed noise is divided by sqrt(1 - alpha_bar), so its square is divided by 1 - alpha_bar.": lambda x_t, bar: (
+                0.5 * (1 + math.tanh(x_t * bar**0.5))
+            ),
+            "The clean pixel is shrunk by sqrt(alpha_bar), not by alpha_bar.": lambda x_t, bar: (
+                0.5 * (1 + math.tanh(x_t * bar / (1 - bar)))
+            ),
+            "The exponent is -eps^2 / 2; the one half is missing.": lambda x_t, bar: 0.5 * (1 + math.tanh(2 * x_t * bar**0.5 / (1 - bar))),
         },
     ),
 }

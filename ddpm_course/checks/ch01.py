@@ -31,14 +31,22 @@ EXERCISES = {
         inputs=_BELLS,
         hint="Precisions (1 / variance) add, and each mean counts with its precision.",
         wrong={
-            "That is the law of the sum of two variables. Here two densities are multiplied: the result is narrower than both.":
-                lambda m_1, v_1, m_2, v_2: (m_1 + m_2, v_1 + v_2),
-            "Each mean is weighed with its own variance; then the vaguer witness would count more. Weigh with 1 / variance.":
-                lambda m_1, v_1, m_2, v_2: ((m_1 * v_1 + m_2 * v_2) / (v_1 + v_2), v_1 * v_2 / (v_1 + v_2)),
-            "You returned the precision; the variance is its inverse.":
-                lambda m_1, v_1, m_2, v_2: ((m_1 * v_2 + m_2 * v_1) / (v_1 + v_2), 1 / v_1 + 1 / v_2),
-            "The two means do not count equally, unless the bells are equally wide.":
-                lambda m_1, v_1, m_2, v_2: ((m_1 + m_2) / 2, v_1 * v_2 / (v_1 + v_2)),
+            "That is the law of the sum of two variables. Here two densities are multiplied: the result is narrower than both.": lambda m_1, v_1, m_2, v_2: (
+                m_1 + m_2,
+                v_1 + v_2,
+            ),
+            "Each mean is weighed with its own variance; then the vaguer witness would count more. Weigh with 1 / variance.": lambda m_1, v_1, m_2, v_2: (
+                (m_1 * v_1 + m_2 * v_2) / (v_1 + v_2),
+                v_1 * v_2 / (v_1 + v_2),
+            ),
+            "You returned the precision; the variance is its inverse.": lambda m_1, v_1, m_2, v_2: (
+                (m_1 * v_2 + m_2 * v_1) / (v_1 + v_2),
+                1 / v_1 + 1 / v_2,
+            ),
+            "The two means do not count equally, unless the bells are equally wide.": lambda m_1, v_1, m_2, v_2: (
+                (m_1 + m_2) / 2,
+                v_1 * v_2 / (v_1 + v_2),
+            ),
         },
     ),
     "1.4": Exercise(
@@ -55,14 +63,18 @@ EXERCISES = {
         inputs=_NOISY,
         hint="w = p N(x; a, b^2) / (p N(x; a, b^2) + (1-p) N(x; -a, b^2)); the two noises are (x-a)/b and (x+a)/b.",
         wrong={
-            "You did not use the probability p of the point +1: it multiplies its bell.":
-                lambda x, a, b, p: (x - a * math.tanh(a * x / b**2)) / b,
-            "You used only p, and not how well x fits each point: weigh p with the height of its bell at x.":
-                lambda x, a, b, p: (x - a * (2 * p - 1)) / b,
-            "In the exponent stands the variance 2 b^2, not the standard deviation 2 b.":
-                lambda x, a, b, p: (x - a * math.tanh(a * x / b + 0.5 * math.log(p / (1 - p)))) / b,
-            "That is the noise if the mean of the data were subtracted for sure; average the two possible noises.":
-                lambda x, a, b, p: x / b,
+            "You did not use the probability p of the point +1: it multiplies its bell.": lambda x, a, b, p: (
+                (x - a * math.tanh(a * x / b**2)) / b
+            ),
+            "You used only p, and not how well x fits each point: weigh p with the height of its bell at x.": lambda x, a, b, p: (
+                (x - a * (2 * p - 1)) / b
+            ),
+            "In the exponent stands the variance 2 b^2, not the standard deviation 2 b.": lambda x, a, b, p: (
+                (x - a * math.tanh(a * x / b + 0.5 * math.log(p / (1 - p)))) / b
+            ),
+            "That is the noise if the mean of the data were subtracted for sure; average the two possible noises.": lambda x, a, b, p: (
+                x / b
+            ),
         },
     ),
 }

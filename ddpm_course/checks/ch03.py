@@ -47,14 +47,17 @@ EXERCISES = {
         answer=_mean_by_precision,
         inputs=_JUMPS,
         hint="Two witnesses: sqrt(bar_s) x_0 with variance 1 - bar_s, and x_t / sqrt(alpha) with variance (1 - alpha) / alpha; "
-             "alpha = bar_t / bar_s.",
+        "alpha = bar_t / bar_s.",
         wrong={
-            "The weights are exchanged: the weight of x_t has the factor 1 - bar_s.":
-                lambda x_0, x_t, bar_s, bar_t: _mean_by_precision(x_t, x_0, bar_s, bar_t),
-            "The jump's alpha is bar_t / bar_s, not bar_t.":
-                lambda x_0, x_t, bar_s, bar_t: (bar_s**0.5 * (1 - bar_t) * x_0 + bar_t**0.5 * (1 - bar_s) * x_t) / (1 - bar_t),
-            "The roots are missing: sqrt(bar_s) goes with x_0, sqrt(alpha) with x_t.":
-                lambda x_0, x_t, bar_s, bar_t: (bar_s * (1 - bar_t / bar_s) * x_0 + bar_t / bar_s * (1 - bar_s) * x_t) / (1 - bar_t),
+            "The weights are exchanged: the weight of x_t has the factor 1 - bar_s.": lambda x_0, x_t, bar_s, bar_t: _mean_by_precision(
+                x_t, x_0, bar_s, bar_t
+            ),
+            "The jump's alpha is bar_t / bar_s, not bar_t.": lambda x_0, x_t, bar_s, bar_t: (
+                (bar_s**0.5 * (1 - bar_t) * x_0 + bar_t**0.5 * (1 - bar_s) * x_t) / (1 - bar_t)
+            ),
+            "The roots are missing: sqrt(bar_s) goes with x_0, sqrt(alpha) with x_t.": lambda x_0, x_t, bar_s, bar_t: (
+                (bar_s * (1 - bar_t / bar_s) * x_0 + bar_t / bar_s * (1 - bar_s) * x_t) / (1 - bar_t)
+            ),
             "That is the prior's mean; it ignores x_t.": lambda x_0, x_t, bar_s, bar_t: bar_s**0.5 * x_0,
         },
     ),
@@ -64,10 +67,12 @@ EXERCISES = {
         hint="True variance: beta v_s / v_t with v = alpha_bar c + 1 - alpha_bar. Yours: beta (1 - bar_s) / (1 - bar_t). Divide.",
         wrong={
             "That is beta~ / beta: right for c = 1 only.": lambda c, bar_s, bar_t: (1 - bar_s) / (1 - bar_t),
-            "You compared with the spread of x_t or x_s, not with the variance of the step.":
-                lambda c, bar_s, bar_t: (bar_t * c + 1 - bar_t) / (bar_s * c + 1 - bar_s),
-            "Upside down: a fraction kept is at most 1.":
-                lambda c, bar_s, bar_t: (1 - bar_t) / (1 - bar_s) * (bar_s * c + 1 - bar_s) / (bar_t * c + 1 - bar_t),
+            "You compared with the spread of x_t or x_s, not with the variance of the step.": lambda c, bar_s, bar_t: (
+                (bar_t * c + 1 - bar_t) / (bar_s * c + 1 - bar_s)
+            ),
+            "Upside down: a fraction kept is at most 1.": lambda c, bar_s, bar_t: (
+                (1 - bar_t) / (1 - bar_s) * (bar_s * c + 1 - bar_s) / (bar_t * c + 1 - bar_t)
+            ),
         },
     ),
 }

@@ -25,10 +25,11 @@ EXERCISES = {
         answer=64 * (math.log(1 / math.sqrt(0.99)) + (0.99 + 0.1**2) / 2 - 0.5),
         hint="Each pixel is N(sqrt(0.01) * (-1), 0.99) at the end. Put that into (4.10) against N(0, 1) and add up 64 pixels.",
         wrong={
-            "That is one pixel. The pixels are independent, so their KLs add: 64 of them.":
-                math.log(1 / math.sqrt(0.99)) + (0.99 + 0.1**2) / 2 - 0.5,
-            "The mean is sqrt(alpha_bar) x_0 = -0.1, so its square is 0.01, not 0.0001.":
-                64 * (-math.log(0.99) / 2 + (0.99 + 0.01**2) / 2 - 0.5),
+            "That is one pixel. The pixels are independent, so their KLs add: 64 of them.": math.log(1 / math.sqrt(0.99))
+            + (0.99 + 0.1**2) / 2
+            - 0.5,
+            "The mean is sqrt(alpha_bar) x_0 = -0.1, so its square is 0.01, not 0.0001.": 64
+            * (-math.log(0.99) / 2 + (0.99 + 0.01**2) / 2 - 0.5),
             "The variance of x_T is 1 - alpha_bar_T = 0.99, not alpha_bar_T.": 64 * (-math.log(0.01) / 2 + (0.01 + 0.1**2) / 2 - 0.5),
             "The mean was forgotten: a white page still shows in x_T.": 64 * (-math.log(0.99) / 2 + 0.99 / 2 - 0.5),
         },
@@ -48,10 +49,12 @@ EXERCISES = {
         inputs=_PAIRS,
         hint="With equal means the KL is (r - 1 - log r) / 2, r = the first variance over the second, the posterior's over the model's.",
         wrong={
-            "Upside down: the posterior stands first in the KL, so r = tilde-beta / beta, which is below 1.":
-                lambda bar_s, bar_t: 0.5 * (1 / _tilde_over_beta(bar_s, bar_t) - 1 + math.log(_tilde_over_beta(bar_s, bar_t))),
-            "The factor one half is missing.":
-                lambda bar_s, bar_t: _tilde_over_beta(bar_s, bar_t) - 1 - math.log(_tilde_over_beta(bar_s, bar_t)),
+            "Upside down: the posterior stands first in the KL, so r = tilde-beta / beta, which is below 1.": lambda bar_s, bar_t: (
+                0.5 * (1 / _tilde_over_beta(bar_s, bar_t) - 1 + math.log(_tilde_over_beta(bar_s, bar_t)))
+            ),
+            "The factor one half is missing.": lambda bar_s, bar_t: (
+                _tilde_over_beta(bar_s, bar_t) - 1 - math.log(_tilde_over_beta(bar_s, bar_t))
+            ),
             "A perfect guess makes the means equal, but the variances still differ: the term is not 0.": lambda bar_s, bar_t: 0.0,
         },
     ),

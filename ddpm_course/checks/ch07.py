@@ -47,8 +47,7 @@ EXERCISES = {
         answer=[256 + 256] * 8 + [256 + 128, 256 + 128, 128 + 128, 128 + 128],
         hint="It pushes 128 (conv_in), then blocks and halvings: 128 128 128, 256 256 256, 256 256 256, 256 256. Pop from the right.",
         wrong={
-            "Halving layers push too; so the last block at 256 gets the 128 of the first halving.": [512] * 9
-            + [384, 256, 256],
+            "Halving layers push too; so the last block at 256 gets the 128 of the first halving.": [512] * 9 + [384, 256, 256],
             "That is the output of each block; its input is its own map and a skip side by side.": [256] * 9 + [128] * 3,
             "First in, last out: the decoder starts with the encoder's last map.": [384] * 4 + [512] * 5 + [384] * 3,
         },

@@ -69,8 +69,9 @@ EXERCISES = {
         inputs=_FLOORS,
         hint="v = (sqrt(alpha_bar) x_t - x_0) / sqrt(1 - alpha_bar), so given x_t only x_0 is random. Var(x_0 | x_t) is in chapter 03.",
         wrong={
-            "That is the variance of x_0 given x_t; v is x_0 divided by sqrt(1 - alpha_bar), so its variance is divided by 1 - alpha_bar.":
-                lambda a, s: s**2 * (1 - a) / (a * s**2 + 1 - a),
+            "That is the variance of x_0 given x_t; v is x_0 divided by sqrt(1 - alpha_bar), so its variance is divided by 1 - alpha_bar.": lambda a, s: (
+                s**2 * (1 - a) / (a * s**2 + 1 - a)
+            ),
             "That is the variance of v without knowing x_t; knowing x_t makes it smaller.": lambda a, s: a + (1 - a) * s**2,
             "That is the floor for eps; divide by alpha_bar (8.2).": lambda a, s: a * s**2 / (a * s**2 + 1 - a),
         },

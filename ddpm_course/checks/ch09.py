@@ -50,14 +50,18 @@ EXERCISES = {
         inputs=_JUMPS,
         hint="Ho eq. 11 with alpha = alpha_bar_t / alpha_bar_s in the place of alpha_t and 1 - alpha in the place of beta_t.",
         wrong={
-            "You subtracted the whole guessed noise; only a share (1 - alpha) / sqrt(1 - alpha_bar_t) of it is taken back.":
-                lambda x, e, bar_t, bar_s: x - e,
-            "The share of the noise is right; what is missing is the division by sqrt(alpha), which undoes the shrinking.":
-                lambda x, e, bar_t, bar_s: x - (1 - bar_t / bar_s) / math.sqrt(1 - bar_t) * e,
-            "Divide by sqrt(1 - alpha_bar_t), not by 1 - alpha_bar_t.":
-                lambda x, e, bar_t, bar_s: (x - (1 - bar_t / bar_s) / (1 - bar_t) * e) / math.sqrt(bar_t / bar_s),
-            "That is x_0_hat, the end of the chain; a jump stops at s.":
-                lambda x, e, bar_t, bar_s: (x - math.sqrt(1 - bar_t) * e) / math.sqrt(bar_t),
+            "You subtracted the whole guessed noise; only a share (1 - alpha) / sqrt(1 - alpha_bar_t) of it is taken back.": lambda x, e, bar_t, bar_s: (
+                x - e
+            ),
+            "The share of the noise is right; what is missing is the division by sqrt(alpha), which undoes the shrinking.": lambda x, e, bar_t, bar_s: (
+                x - (1 - bar_t / bar_s) / math.sqrt(1 - bar_t) * e
+            ),
+            "Divide by sqrt(1 - alpha_bar_t), not by 1 - alpha_bar_t.": lambda x, e, bar_t, bar_s: (
+                (x - (1 - bar_t / bar_s) / (1 - bar_t) * e) / math.sqrt(bar_t / bar_s)
+            ),
+            "That is x_0_hat, the end of the chain; a jump stops at s.": lambda x, e, bar_t, bar_s: (
+                (x - math.sqrt(1 - bar_t) * e) / math.sqrt(bar_t)
+            ),
         },
     ),
     "9.4": Exercise(

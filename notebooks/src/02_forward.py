@@ -23,7 +23,7 @@ from ddpm_course import cosine_schedule, linear_schedule, q_sample, q_step, quad
 from ddpm_course.checks import check, must_pass
 from ddpm_course.data import digits, toy
 from ddpm_course.plots import curves, scatter_row, show_images, show_rows, style
-from ddpm_course.proofs import Expect, agrees, alpha_t, bar_s, bar_t, beta_t, derive, equation, normal, table_values, unit, x_0, x_s, x_t
+from ddpm_course.proofs import Expect, agrees, alpha_t, bar_s, bar_t, beta_t, derive, equation, normal, table_values, unit, x_0, x_s
 
 style()
 schedule = linear_schedule(T=1000)

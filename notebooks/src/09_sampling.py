@@ -21,22 +21,21 @@ import sympy as sp
 import torch
 from torch import nn
 
-from ddpm_course import (
-    CourseError, ExactGaussian, FiniteData, GaussianMixture, TrainConfig, UNetConfig, clip_x_0, ddpm_sample, ddpm_step,
-    diffusion_loss, eps_to_x_0, guard_finite, linear_schedule, load_model, q_posterior, reverse_variance, shipped,
-    time_grid, train, trajectory,
-)  # fmt: skip
+from ddpm_course import CourseError, ddpm_sample, ddpm_step, linear_schedule, load_model, shipped, time_grid, trajectory
 from ddpm_course.checkpoint import load_classifier
 from ddpm_course.checks import check, must_pass
 from ddpm_course.data import digits
+from ddpm_course.exact import ExactGaussian, FiniteData, GaussianMixture
+from ddpm_course.losses import diffusion_loss
 from ddpm_course.metrics import frechet_distance
+from ddpm_course.models import UNetConfig
 from ddpm_course.plots import BLUE, GREEN, ORANGE, curves, scatter_row, show_rows, style
-from ddpm_course.proofs import (
-    Expect, agrees, alpha_t, bar_s, bar_t, beta_t, derive, eps_hat, equation, limit, sigma, table_values, unit, x_0_hat,
-    x_t, z,
-)  # fmt: skip
+from ddpm_course.posterior import q_posterior, reverse_variance
+from ddpm_course.prediction import clip_x_0, eps_to_x_0, guard_finite
+from ddpm_course.proofs import Expect, agrees, alpha_t, bar_s, bar_t, beta_t, derive, eps_hat, equation, limit, sigma, z
+from ddpm_course.proofs import table_values, unit, x_0_hat, x_t
 from ddpm_course.sampling import ddpm_stepper
-from ddpm_course.train import at_scale
+from ddpm_course.train import TrainConfig, at_scale, train
 
 style()
 schedule = linear_schedule(T=1000)
@@ -241,14 +240,20 @@ right.bar(range(10), [ratio(t, s) for t, s in zip(coarse, coarse[1:], strict=Fal
 right.set(title="10 steps: a real difference", xlabel="step (0 = the last, into x_0)", ylim=(0, 1.05));
 
 # %% [markdown]
-# There is a third name, `"posterior_clipped"`. It is $\tilde\beta_t$ with one repair: $\tilde\beta_1=0$, and a Gaussian of variance 0 has no finite log-likelihood, so at $t=1$ the value $\tilde\beta_2$ is put in. That matters for the *bound* of chapter 05. It cannot matter for samples, as we shall see.
+# There is a third name, `"posterior_clipped"`. It is $\tilde\beta_t$ with one repair: $\tilde\beta_1=0$, and a Gaussian of variance 0 has no finite log-likelihood, so at $t=1$ the value $\tilde\beta_2$ is put in. (For a jump from $t$ into 0 it takes the $\tilde\beta$ of a jump from $2t$, or $T$ at most, to $t$.) That matters for the *bound* of chapter 05. It cannot matter for samples, as we shall see.
 
 # %%
-tiny = (1 - schedule.alpha_bar[1]) / (1 - schedule.alpha_bar[2]) * schedule.beta[2]  # beta~ at t = 2, by hand
-assert reverse_variance(schedule, 1, 0, "posterior") == 0
-assert abs(reverse_variance(schedule, 1, 0, "posterior_clipped") - float(tiny)) < 1e-15
-assert reverse_variance(schedule, 2, 1, "posterior_clipped") == reverse_variance(schedule, 2, 1, "posterior")
-print(f"beta_1 = {float(schedule.beta[1]):.1e}, posterior at t = 1: 0, clipped: {float(tiny):.1e}")
+def tilde_by_hand(t, s):
+    late, early = schedule.alpha_bar[t], schedule.alpha_bar[s]
+    return float((1 - early) / (1 - late) * (1 - late / early))
+
+
+cases = {(1, 0): (2, 1), (2, 1): (2, 1), (300, 200): (300, 200), (300, 0): (600, 300), (700, 0): (1000, 700)}
+for (t, s), (late, early) in cases.items():
+    assert abs(reverse_variance(schedule, t, s, "posterior_clipped") - tilde_by_hand(late, early)) < 1e-14
+times = torch.tensor(list(cases)).T
+assert reverse_variance(schedule, *times, "posterior_clipped").tolist() == [tilde_by_hand(*c) for c in cases.values()]
+print(f"beta_1 = {float(schedule.beta[1]):.1e}, posterior at t = 1: {tilde_by_hand(1, 0):.0f}, clipped: {tilde_by_hand(2, 1):.1e}")
 
 # %% [markdown]
 # ## By hand: Algorithm 2
@@ -380,12 +385,24 @@ assert reached == 8
 # A thousand steps are a thousand calls of the network. `time_grid(T, S)` picks $S$ of the times, and every step becomes a jump. Here is a grid for $S=5$. Its neighbours go into the step as the pair $(t, s)$, so there is nothing to get wrong by one. Chapter 10 compares kinds of grids.
 
 # %%
-print("time_grid(1000, 5) =", time_grid(1000, 5).tolist())
+print("time_grid(1000, 5) =", time_grid(1000, 5).tolist(), "  time_grid(10, 3) =", time_grid(10, 3).tolist())
+assert time_grid(1000, 5).tolist() == [1000, 800, 600, 400, 200, 0] and time_grid(10, 3).tolist() == [10, 7, 3, 0]
 few = {f"S = {S}": ddpm_sample(oracle, schedule, (1200, 2), num_steps=S, generator=seeded(11)) for S in (5, 10, 20, 50)}
 scatter_row(few | {"exact draws": ring.sample(1200, seeded(12))}, limit=2.2);
 
 # %% [markdown]
-# At $S=5$ there are no clumps at all, only a disc. At $S=10$ they are joined to an octagon, at $S=20$ a few stray points are left between them. At $S=50$ the picture looks right until one compares the *width* of the clumps: too tight. Let us measure, exactly, on data where the whole chain can be followed by algebra: $\mathcal N(0,v)$. The oracle's answer is then linear, $\hat\varepsilon=\sqrt{1-\bar\alpha_t}\;x_t/v_t$. One jump multiplies by a number and adds noise.
+# A grid of your own is welcome, too. It must fall strictly, start at $T$ or below, and end in 0; anything else is refused before the first step, with the reason.
+
+# %%
+for grid in ([1000, 500], [500, 700, 0], [1200, 600, 0], [500, 500, 0], [0]):
+    try:
+        ddpm_sample(oracle, schedule, (2, 2), grid=torch.tensor(grid))
+        raise AssertionError(f"{grid} was accepted")
+    except CourseError as error:
+        print(error)
+
+# %% [markdown]
+# Now the figure. At $S=5$ there are no clumps at all, only a disc. At $S=10$ they are joined to an octagon, at $S=20$ a few stray points are left between them. At $S=50$ the picture looks right until one compares the *width* of the clumps: too tight. Let us measure, exactly, on data where the whole chain can be followed by algebra: $\mathcal N(0,v)$. The oracle's answer is then linear, $\hat\varepsilon=\sqrt{1-\bar\alpha_t}\;x_t/v_t$. One jump multiplies by a number and adds noise.
 
 # %% tags=["proof"]
 v_u = sp.Symbol("v_s", positive=True)

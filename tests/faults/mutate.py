@@ -55,10 +55,14 @@ EQUIVALENT: list[tuple[str, str, str, str, str]] = [
     ("schedule", "self.alpha_bar.to(t.device)", "self.alpha_bar", "self.alpha", "its device is read, which is the same"),
     ("posterior", "schedule.pair(t, s, x_t.ndim)", "x_t", "x_0", "x_0 and x_t have one shape"),
     ("posterior", "torch.broadcast_tensors(", "True", "False", "broadcast tensors are equally long"),
-    *(("gaussian", "torch.where(x ", *change, "the 256 values are 2/255 apart: every limit between the last two picks the same")
-      for change in [("x > 1 - 1 / 255", "(x >= 1 - 1 / 255)"), ("x < -1 + 1 / 255", "(x <= -1 + 1 / 255)")]),
-    *(("gaussian", "flip = lower > 0", *change, "the flip is exact everywhere; it is needed only far out")
-      for change in [("lower > 0", "(lower >= 0)"), ("lower", "upper"), ("0", "1")]),
+    *(
+        ("gaussian", "torch.where(x ", *change, "the 256 values are 2/255 apart: every limit between the last two picks the same")
+        for change in [("x > 1 - 1 / 255", "(x >= 1 - 1 / 255)"), ("x < -1 + 1 / 255", "(x <= -1 + 1 / 255)")]
+    ),
+    *(
+        ("gaussian", "flip = lower > 0", *change, "the flip is exact everywhere; it is needed only far out")
+        for change in [("lower > 0", "(lower >= 0)"), ("lower", "upper"), ("0", "1")]
+    ),
 ]
 
 PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:nbval", "-p", "no:xdist", f"--rootdir={ROOT}"]
