@@ -74,8 +74,9 @@ def vlb_terms(
     check_tensors(x_0=x_0)
     one_of("decoder", decoder, DECODERS)
     var_of, matching, reconstruction = _variance_of(schedule, variance), [], None
+    device = generator.device if generator else None  # a generator draws on its own device only
     for t in range(1, schedule.T + 1):
-        noise = torch.randn(x_0.shape, generator=generator, dtype=x_0.dtype).to(x_0.device) if eps is None else eps
+        noise = torch.randn(x_0.shape, generator=generator, device=device, dtype=x_0.dtype).to(x_0.device) if eps is None else eps
         x_t = q_sample(schedule, x_0, t, noise)
         mean_hat, var_hat = _reverse_mean(eps_model, schedule, x_t, t), cast(var_of(t), x_0)
         if t == 1:

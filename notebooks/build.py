@@ -226,6 +226,8 @@ def run_problems(stored: NotebookNode) -> Iterator[str]:
     if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
         yield "code cells are not executed in order 1..n"
     for cell in code:
+        if cell.source.rstrip().endswith(";"):
+            yield f"cell [{cell.execution_count}] ends in a semicolon, which nbval's kernel ignores; end it with plt.show()"
         if "raises-exception" not in cell.metadata.get("tags", []):
             names = [output.ename for output in cell.outputs if output.output_type == "error"]
             yield from (f"cell [{cell.execution_count}] stores the error {name}" for name in names)

@@ -18,7 +18,9 @@ def test_simple_loss_is_the_mean_square_per_example() -> None:
 def test_half_precision_predictions_are_compared_in_float32() -> None:
     got = simple_loss(torch.zeros(1, 4, dtype=torch.bfloat16), torch.full((1, 4), 1.001))
     assert got.dtype == torch.float32 and float(got) == pytest.approx(1.001**2, rel=1e-6)
-    assert simple_loss(torch.zeros(1, 4).double(), torch.ones(1, 4).double()).dtype == torch.float64
+    assert simple_loss(torch.zeros(1, 4).bfloat16(), torch.ones(1, 4).bfloat16()).dtype == torch.float32
+    one = torch.ones(1, 4, dtype=torch.float64)
+    assert float(simple_loss(one + 1e-9, one)) == pytest.approx(1e-18, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine"])

@@ -169,6 +169,29 @@ def test_tensor_times_equal_int_times(shape: tuple[int, ...]) -> None:
             torch.testing.assert_close(together[i], step(int(t[i]), int(s[i]))[i], rtol=1e-10, atol=1e-10)
 
 
+def test_one_time_may_be_an_int_and_the_other_a_tensor() -> None:
+    schedule, (x_t, eps, z) = linear_schedule(), probes(3, 4)
+    t, s = torch.full((3,), 50), torch.full((3,), 20)
+    for step in (
+        lambda t, s: ddpm_step(schedule, x_t, eps, t, s, z, "beta"),
+        lambda t, s: ddim_step(schedule, x_t, eps, t, s, z, 0.5),
+    ):
+        for pair in [(t, 20), (50, s)]:
+            torch.testing.assert_close(step(*pair), step(50, 20), rtol=1e-12, atol=1e-12)
+        for pair in [(t, 0), (50, 0 * s)]:
+            torch.testing.assert_close(step(*pair), step(50, 0), rtol=1e-12, atol=1e-12)
+
+
+def test_coefficients_take_the_type_of_x_t() -> None:
+    schedule, (x_t, eps, z) = linear_schedule(), probes(3, 4, dtype=torch.float32)
+    t, s = torch.tensor([2, 300, 1000]), torch.tensor([1, 280, 900])
+    for step in (
+        lambda *x: ddpm_step(schedule, x[0], x[1], t, s, x[2], "beta"),
+        lambda *x: ddim_step(schedule, x[0], x[1], t, s, x[2], 0.5),
+    ):
+        torch.testing.assert_close(step(x_t.double(), eps, z), step(x_t.double(), eps.double(), z.double()), rtol=0, atol=1e-14)
+
+
 def test_no_noise_at_the_end() -> None:
     schedule, (x_t, eps, z) = linear_schedule(), probes(3)
     for t in (1, 20):
@@ -190,6 +213,7 @@ def test_eta_defaults_to_zero_and_needs_no_noise() -> None:
     schedule, (x_t, eps, z) = linear_schedule(), probes(3)
     assert torch.equal(ddim_step(schedule, x_t, eps, 9, 5), ddim_step(schedule, x_t, eps, 9, 5, z, 0.0))
     assert ddim_variance(schedule, 9, 5, 0.0) == 0
+    assert ddim_variance(schedule, torch.tensor([9, 10]), torch.tensor([5, 5]), 0.5).shape == (2,)
     column = ddim_variance(schedule, torch.tensor([9, 10]), torch.tensor([5, 5]), 0.5, ndim=3)
     assert column.shape == (2, 1, 1)
 

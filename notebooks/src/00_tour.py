@@ -41,7 +41,8 @@ data = digits().train.images  # 1,438 pictures, each 1 x 8 x 8
 picture = data[:12]
 noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
 rows = {f"t = {t}": q_sample(schedule, picture, t, noise) for t in (100, 300, 500, 700, 1000)}
-show_rows({"data": picture} | rows);
+show_rows({"data": picture} | rows)
+plt.show()
 
 # %% [markdown]
 # The recipe behind `q_sample` is one line. Call the clean pixel $x_0$, the noise $\varepsilon$, and the pixel at time $t$ $x_t$. Then
@@ -121,7 +122,8 @@ restored = {"data": picture}
 for t in (200, 400, 600, 900):
     x_noisy = q_sample(schedule, picture, t, noise)
     restored |= {f"t = {t}": x_noisy, f"restored {t}": restore(x_noisy, t)[0]}
-show_rows(restored);
+show_rows(restored)
+plt.show()
 
 # %%
 many, rng = data[:100], torch.Generator().manual_seed(8)
@@ -172,7 +174,8 @@ def one_tick(x_t, t, s):
 
 
 film = {t: (x_now, guess) for t, x_now, guess in trajectory(one_tick, start, time_grid(1000, 1000))}
-show_rows({f"t = {t}": film[t][0] for t in (1000, 800, 600, 400, 200, 0)} | {"its guess at 600": film[600][1]});
+show_rows({f"t = {t}": film[t][0] for t in (1000, 800, 600, 400, 200, 0)} | {"its guess at 600": film[600][1]})
+plt.show()
 
 # %% [markdown]
 # From the top down, static turns into digits. The bottom row shows what the oracle guessed at $t=600$: blurs that contain several possibilities. By $t=0$ chance has decided for one of them.
@@ -204,7 +207,8 @@ small = load_model(shipped("digits"))
 model = clip_x_0(small.eps_model(), small.schedule)  # guesses are kept inside [-1, 1]
 new = ddim_sample(model, small.schedule, shape=(12, 1, 8, 8), num_steps=25, generator=torch.Generator().manual_seed(3))
 twin, distance = nearest(new, data)
-show_rows({"drawn": new, "nearest in training": twin});
+show_rows({"drawn": new, "nearest in training": twin})
+plt.show()
 
 # %% [markdown]
 # The upper row was drawn by the network. Below each digit is the training digit that is nearest to it. They resemble each other, since both are digits of the same kind, but they are not the same. How different should they be? As different as a *real* digit that the network never saw is from its nearest training digit. The course kept such digits aside.
@@ -227,7 +231,8 @@ rng = torch.Generator().manual_seed(4)
 new_28 = ddim_sample(model_28, large.schedule, shape=(8, 1, 28, 28), num_steps=25, generator=rng)
 twin_28, distance_28 = nearest(new_28, mnist5k().train.images)
 assert float(distance_28.min()) > 0.1
-show_rows({"drawn": new_28, "nearest in training": twin_28});
+show_rows({"drawn": new_28, "nearest in training": twin_28})
+plt.show()
 
 # %% [markdown]
 # Most are digits; one or another may be not quite. These are small networks, trained on a CPU; chapters 07 to 10 build, train and sample them, and say how to measure what "not quite" means.
@@ -326,7 +331,8 @@ path = sample(1000)
 
 # %%
 moments = {("t = T" if k == 0 else f"t = {T - k}"): path[k] for k in (0, 100, 150, 180, 200)}
-scatter_row(moments | {"real points": real_points(1000)});
+scatter_row(moments | {"real points": real_points(1000)})
+plt.show()
 
 # %%
 corner = torch.arange(8) * math.pi / 4
@@ -345,7 +351,8 @@ right.scatter(*path[-1].T, s=2, color="lightgrey")
 for k in range(12):
     right.plot(*path[T // 2 :, k].T, linewidth=0.7)
 right.plot(*path[-1, :12].T, "k.")
-right.set(aspect="equal", title="12 paths, the second half of the way", xticks=[], yticks=[]);
+right.set(aspect="equal", title="12 paths, the second half of the way", xticks=[], yticks=[])
+plt.show()
 
 # %% [markdown]
 # Left: the loss falls fast and then stays well above 0. That is *not* a failure. No one can guess noise exactly from the sum of noise and data; chapter 06 computes how low the loss can get. Right: each thin line is one point on the second half of its way, each black dot is where it ended, the grey points are all other samples. A point wanders, since fresh noise is added at each step, and near the end it settles in a heap. A few per cent end between two heaps: a larger network and more training would bring them in.
@@ -412,7 +419,8 @@ many = ddim_sample(model, small.schedule, x_T=start, num_steps=25)
 spread_1, spread_25 = (float(x.std(0).mean()) for x in (one_pass, many))  # how much the twelve pictures differ
 assert spread_1 < 0.5 * spread_25
 print(f"twelve pictures after one pass differ less than half as much as after 25 passes: {spread_1 < 0.5 * spread_25}")
-show_rows({"1 pass": one_pass, "25 passes": many});
+show_rows({"1 pass": one_pass, "25 passes": many})
+plt.show()
 
 # %% [markdown]
 # One pass gives the same smear twelve times, the mean of all digits, as the oracle did at $t=900$. The decisions fall on the way.

@@ -35,7 +35,8 @@ schedule = linear_schedule(T=1000)
 x_clean = digits().train.images[:12]
 noise = torch.randn(x_clean.shape, generator=torch.Generator().manual_seed(0))
 rows = {f"t = {t}": q_sample(schedule, x_clean, t, noise) for t in (50, 200, 400, 1000)}
-show_rows({"data": x_clean} | rows);
+show_rows({"data": x_clean} | rows)
+plt.show()
 
 # %% [markdown]
 # ## One step
@@ -263,7 +264,8 @@ except CourseError as error:
 moons = toy("moons", 1500, torch.Generator().manual_seed(3))
 noise_2d = torch.randn(moons.shape, generator=torch.Generator().manual_seed(4))
 clouds = {f"t = {t}": q_sample(schedule, moons, t, noise_2d) for t in (20, 100, 400, 1000)}
-scatter_row({"data": moons} | clouds);
+scatter_row({"data": moons} | clouds)
+plt.show()
 
 # %% [markdown]
 # ### Play with it

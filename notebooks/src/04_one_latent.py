@@ -175,7 +175,7 @@ derive("4.8", Expect(sp.log(p_xz / q_z), z_q),
 # %% [markdown]
 # The expectation in the last line is, letter by letter, the Kullback–Leibler divergence of chapter 01, from the guess to the posterior. Move it to the other side:
 #
-# $$ \underbrace{\log p(x)}_{\text{what we want}} \;=\; \underbrace{\mathrm{ELBO}(q)}_{\text{what we can compute}} \;+\; \underbrace{\mathrm{KL}\big(q(z)\,\|\,p(z\mid x)\big)}_{\text{the gap}} $$
+# $\displaystyle\underbrace{\log p(x)}_{\text{what we want}} \;=\; \underbrace{\mathrm{ELBO}(q)}_{\text{what we can compute}} \;+\; \underbrace{\mathrm{KL}\big(q(z)\,\|\,p(z\mid x)\big)}_{\text{the gap}}$
 #
 # Nothing is lost here; this is an equality. And since no KL is negative, the ELBO cannot exceed $\log p(x)$. That is Jensen's result again, now with a remainder. (Why is no KL negative? Put $u = p(z\mid x)/q(z)$ into (4.4) and average over $z\sim q$: $-\mathrm{KL}\le\mathbb E_{z\sim q}[u]-1 = 1-1 = 0$.) The proof does not say that the gap is small, nor how to find a $q$ that makes it small.
 #

@@ -44,7 +44,8 @@ picture = digits().train.images[:10]
 noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
 noisy = q_sample(schedule, picture, 250, noise)
 answers = {name: target(schedule, picture, 250, noise, name) for name in ("x_0", "eps", "v")}
-show_rows({"x_t": noisy, "x_0": answers["x_0"], "eps / 3": answers["eps"] / 3, "v / 3": answers["v"] / 3});
+show_rows({"x_t": noisy, "x_0": answers["x_0"], "eps / 3": answers["eps"] / 3, "v / 3": answers["v"] / 3})
+plt.show()
 
 # %% [markdown]
 # (Noise has values beyond $\pm1$; it is divided by 3 so that the grey scale can show it.)
@@ -184,7 +185,18 @@ print(f"sum of all 999 weights of x_0: {float(drop.sum()):.0f};  from the two en
 #
 # $$ L_\text{simple}(\theta) = \mathbb E_{t,\,x_0,\,\varepsilon}\Big[\big\lVert \varepsilon - \varepsilon_\theta\big(\sqrt{\bar\alpha_t}\,x_0+\sqrt{1-\bar\alpha_t}\,\varepsilon,\ t\big)\big\rVert^2\Big] \tag{6.6, definition} $$
 #
-# This is Ho eq. 14. Which variables does the expectation run over? Three: a time $t$ drawn uniformly, a picture $x_0$ drawn from the data, a noise $\varepsilon$ drawn from $\mathcal N(0,I)$. A training step draws all three afresh, for each picture of the batch. How far is it from the bound? Look at the weight that was dropped.
+# This is Ho eq. 14. Which variables does the expectation run over? Three: a time $t$ drawn uniformly, a picture $x_0$ drawn from the data, a noise $\varepsilon$ drawn from $\mathcal N(0,I)$. A training step draws all three afresh, for each picture of the batch. In code it is three lines. The package's `diffusion_loss` does the same, and takes the mean over the pixels in the place of their sum, which changes nothing but the scale:
+
+# %%
+rng = torch.Generator().manual_seed(18)
+t_batch = torch.randint(1, 1001, (10,), generator=rng)
+e = torch.randn(picture.shape, generator=rng)
+x_now = q_sample(schedule, picture, t_batch, e)
+by_hand = (e - 0.5 * x_now).square().mean(dim=(1, 2, 3))  # the "network" answers half of what it sees
+torch.testing.assert_close(diffusion_loss(lambda x_t, t: 0.5 * x_t, schedule, picture, t_batch, e), by_hand)
+
+# %% [markdown]
+# How far is this from the bound? Look at the weight that was dropped.
 
 # %%
 beta_weight = vlb_weight(schedule, t_all, "beta")
@@ -259,7 +271,8 @@ for ax, t in zip(axes, (60, 250, 700), strict=True):
     ax.plot(centres, line_oracle(centres[:, None], torch.full((39,), t)), color="#e08a2e", linewidth=2.5)
     ax.plot(centres[count > 80], mean[count > 80], "k.", markersize=5)
     ax.set(xlabel="x_t", title=f"t = {t}", ylim=(-3.5, 3.5), xlim=(-2.6, 2.6))
-axes[0].set_ylabel(r"$\varepsilon$ and $E[\varepsilon\,|\,x_t]$");
+axes[0].set_ylabel(r"$\varepsilon$ and $E[\varepsilon\,|\,x_t]$")
+plt.show()
 
 # %% [markdown]
 # Middle panel, at $x_t=0$: the cloud has *two* branches there. Either $x_0\approx+1$ and the noise was negative, or the other way round. The best answer is their mean, 0, and almost no point of the cloud lies there! A conditional mean need not look like any single possibility. That is also why the predicted $\hat x_0$ of a very noisy picture is a blur. At $t=60$ the two branches do not overlap: the curve follows each of them, and falls steeply in between, where no data are. At $t=700$ the cloud is nearly the line $\varepsilon=x_t$: almost everything one sees is noise.
@@ -559,7 +572,8 @@ for name, colour in (("eps", "#3b6fb6"), ("x_0", "#e08a2e"), ("v", "#4a9b5e")):
 axes[0].set(xlabel="step", title="training loss, and its floor (dotted)", ylim=(0, 1.4))
 axes[1].set(xlabel="t", title="the floor at each t", ylim=(0, 2.2))
 axes[0].legend()
-axes[1].legend();
+axes[1].legend()
+plt.show()
 
 # %% [markdown]
 # Left: every curve falls quickly and then lies down *on its floor*, not on 0. Three losses, three different floors: comparing "0.35 for $\varepsilon$" with "0.83 for $v$" says nothing about which network is better. Right: the floor depends strongly on $t$. Follow the blue curve. At small $t$ it is close to 1: nobody can tell a little noise from the scatter inside a heap. It dips near $t=120$, where the noise is wider than a heap but the heaps are still apart. It rises again where heaps overlap, since now one must guess *which* heap. At large $t$ it goes to 0, because the input *is* the noise. For $x_0$ the floor only rises.
@@ -594,7 +608,8 @@ for name in trained:
         axis_now.plot(bands, by_t, label=f"trained on {name}")
 ax.set(xlabel="t", yscale="log", title=r"excess error of $\hat x_0$")
 right.set(xlabel="t", yscale="log", title=r"excess error of $\hat\varepsilon$")
-ax.legend();
+ax.legend()
+plt.show()
 
 # %%
 def hits(x):
@@ -609,7 +624,8 @@ models["eps, clipped"] = clip_x_0(models["trained on eps"], cosine, -1.8, 1.8)
 samples = {name: ddim_sample(model, cosine, x_T=start, num_steps=50) for name, model in models.items()}
 worst_of_others = min(hits(x) for name, x in samples.items() if name != "trained on eps")
 assert hits(samples["trained on eps"]) < 0.3 < 0.8 < worst_of_others
-scatter_row({"data": ring.sample(1000, torch.Generator().manual_seed(10))} | samples);
+scatter_row({"data": ring.sample(1000, torch.Generator().manual_seed(10))} | samples)
+plt.show()
 
 # %% [markdown]
 # The curves show what 6.12 promised. In $\hat x_0$, the $\varepsilon$ network is excellent at small $t$ and hopeless near $t=T$. In $\hat\varepsilon$, the $x_0$ network is poor at small $t$. The $v$ network is good at both ends.

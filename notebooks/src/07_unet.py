@@ -48,7 +48,8 @@ noisy = q_sample(schedule, held_out, 300, noise)
 with torch.no_grad():
     guess = eps_model(noisy, torch.full((len(noisy),), 300))
 rows = {"data": held_out, "noisy, t = 300": noisy, "noise": noise / 3, "its guess": guess / 3}
-show_rows(rows | {"noise removed": eps_to_x_0(schedule, noisy, 300, guess)}, columns=8);
+show_rows(rows | {"noise removed": eps_to_x_0(schedule, noisy, 300, guess)}, columns=8)
+plt.show()
 
 # %% [markdown]
 # The rest of the chapter opens the box. We first ask what *any* good denoiser has to look at. Then we build the parts one by one, by hand. At the end we put them together and get the package's network, number for number.
@@ -621,7 +622,8 @@ def maps_of(net, x, t):
     return {name: (2 * h / h.amax((1, 2), keepdim=True) - 1)[:, None] for name, h in low.items()}
 
 
-show_rows(maps_of(trained.net, noisy[:1], 300));
+show_rows(maps_of(trained.net, noisy[:1], 300))
+plt.show()
 
 # %% [markdown]
 # Top and bottom rows have the full resolution: one can still make out strokes and single noisy pixels. The middle has 4×4 numbers per channel, and each stands for a large part of the digit.
@@ -744,7 +746,8 @@ fig, ax = plt.subplots(figsize=(7, 2.6))
 ax.bar([i - 0.2 for i in range(4)], [w / sum(weights) for w in weights], 0.4, label="share of parameters")
 ax.bar([i + 0.2 for i in range(4)], [w / sum(work) for w in work], 0.4, label="share of operations")
 ax.set(xticks=range(4), xticklabels=labels, title="cifar10(): parameters and work, by the size of the map")
-ax.legend();
+ax.legend()
+plt.show()
 
 # %% [markdown]
 # A convolution's weights are used at every pixel. At the large maps few weights do much work; at the small maps many weights do little. The figure says what to save on: for memory, look at the bottom of the U; for time, at its top.

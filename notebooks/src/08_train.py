@@ -52,7 +52,8 @@ x_0 = data.train.images[:10]
 t = torch.tensor([30, 100, 200, 300, 400, 500, 600, 700, 850, 990])  # usually random; sorted here for the eye
 noise = torch.randn(x_0.shape, generator=generator)
 pairs = {"clean x_0": x_0, "noisy x_t": q_sample(schedule, x_0, t, noise)}
-show_rows(pairs | {"target v": target(schedule, x_0, t, noise, "v") / 2});
+show_rows(pairs | {"target v": target(schedule, x_0, t, noise, "v") / 2})
+plt.show()
 
 # %% [markdown]
 # On the left, where the noise is weak, the target is nearly the noise itself. On the right, where $x_t$ is nearly pure noise, the target is nearly the *negative* of the digit. That is the point of $v=\sqrt{\bar\alpha_t}\,\varepsilon-\sqrt{1-\bar\alpha_t}\,x_0$: the network is always asked for the part that cannot be read off $x_t$ directly.
@@ -189,7 +190,8 @@ mine = 4e-3 * ((k + 1) / 50).clamp(max=1) * (0.05 + 0.95 / 2 * (1 + (torch.pi * 
 theirs = torch.tensor([learning_rate(config, int(step)) for step in k], dtype=torch.float64)
 torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-8)
 fig, ax = plt.subplots(figsize=(7, 2.2))
-curves(k, {"learning rate": theirs}, ax, xlabel="step", title="warm-up, then half a cosine");
+curves(k, {"learning rate": theirs}, ax, xlabel="step", title="warm-up, then half a cosine")
+plt.show()
 
 # %% [markdown]
 # ### The gradient: clipped
@@ -372,7 +374,8 @@ right.get_legend().remove()
 # %%
 sampler = clip_x_0(live.eps_model(), live.schedule)
 samples = ddim_sample(sampler, live.schedule, (179, 1, 8, 8), num_steps=25, generator=torch.Generator().manual_seed(3))
-show_rows({"live network": samples[:12], "": samples[12:24], "real digits": val[:12]});
+show_rows({"live network": samples[:12], "": samples[12:24], "real digits": val[:12]})
+plt.show()
 
 # %% [markdown]
 # Most are digits at a glance; some are smudges or crossings of two. A minute earlier these weights were random numbers.
@@ -391,7 +394,8 @@ real_features = judge.features(images)
 score = {name: frechet_distance(judge.features(x), real_features) for name, x in pictures.items()}
 fig, ax = plt.subplots(figsize=(7, 2.2))
 ax.barh(list(score), list(score.values()), color=[GREY, GREEN, BLUE, RED])
-ax.set(title="Fréchet distance to 1,438 training digits, n = 179 each");
+ax.set(title="Fréchet distance to 1,438 training digits, n = 179 each")
+plt.show()
 
 # %%
 assert score["floor: real held-out"] < score["live network"] < score["noise"] / 4
@@ -632,7 +636,8 @@ models = {"random start": mixture(random_start), "zero start, v": mixture(zero_s
 drawn = {}
 for name, model in models.items():
     drawn[name] = ddim_sample(clip_x_0(model, schedule), schedule, x_T=x_T, num_steps=25)
-show_rows(drawn);
+show_rows(drawn)
+plt.show()
 
 # %% [markdown]
 # Noise, noise, plain grey, digits. With a zero start the network answers 0 at every step. If it predicts $v$, the noise then passes through unchanged; if it predicts $x_0$, the answer 0 *is* a grey picture (which many viewers show as black, for they expect 0..1). The right line is `ema_of(net, decay)`, which warms the decay up, and a decay that suits the length of the run.

@@ -55,7 +55,8 @@ oracle = ring.eps_model(schedule)
 stepper, noise = ddpm_stepper(oracle, schedule, generator=seeded(1)), torch.randn(1500, 2, generator=seeded(0))
 walk = trajectory(stepper, noise, time_grid(1000, 1000))
 clouds = {f"t = {t}": x_now for t, x_now, _ in walk if t in (1000, 200, 100, 40, 0)}
-scatter_row(clouds, limit=3.2);
+scatter_row(clouds, limit=3.2)
+plt.show()
 
 # %% [markdown]
 # The one who answers here is not a network but the **oracle**. For a mixture of Gaussians the best possible answer, the conditional mean $\mathbb E[\varepsilon\mid x_t]$, has a formula. The package knows it, and an oracle can be called exactly like a network: `eps_model(x_t, t)`. This chapter uses that twice. First we test the *sampler* with an oracle: if the clumps come out wrong, the sampler is wrong, since nothing was trained. Then we exchange the oracle for a network. What goes wrong after that is the network's part.
@@ -237,7 +238,8 @@ fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8))
 left.plot([ratio(t, t - 1) for t in range(1, 101)])
 left.set(title="1,000 steps: only the first few times differ", xlabel="t", ylabel="posterior / beta", ylim=(0, 1.05))
 right.bar(range(10), [ratio(t, s) for t, s in zip(coarse, coarse[1:], strict=False)][::-1], color=ORANGE)
-right.set(title="10 steps: a real difference", xlabel="step (0 = the last, into x_0)", ylim=(0, 1.05));
+right.set(title="10 steps: a real difference", xlabel="step (0 = the last, into x_0)", ylim=(0, 1.05))
+plt.show()
 
 # %% [markdown]
 # There is a third name, `"posterior_clipped"`. It is $\tilde\beta_t$ with one repair: $\tilde\beta_1=0$, and a Gaussian of variance 0 has no finite log-likelihood, so at $t=1$ the value $\tilde\beta_2$ is put in. (For a jump from $t$ into 0 it takes the $\tilde\beta$ of a jump from $2t$, or $T$ at most, to $t$.) That matters for the *bound* of chapter 05. It cannot matter for samples, as we shall see.
@@ -252,7 +254,8 @@ cases = {(1, 0): (2, 1), (2, 1): (2, 1), (300, 200): (300, 200), (300, 0): (600,
 for (t, s), (late, early) in cases.items():
     assert abs(reverse_variance(schedule, t, s, "posterior_clipped") - tilde_by_hand(late, early)) < 1e-14
 times = torch.tensor(list(cases)).T
-assert reverse_variance(schedule, *times, "posterior_clipped").tolist() == [tilde_by_hand(*c) for c in cases.values()]
+wanted = torch.tensor([tilde_by_hand(*pair) for pair in cases.values()], dtype=torch.float64)
+torch.testing.assert_close(reverse_variance(schedule, *times, "posterior_clipped"), wanted, rtol=1e-12, atol=0)
 print(f"beta_1 = {float(schedule.beta[1]):.1e}, posterior at t = 1: {tilde_by_hand(1, 0):.0f}, clipped: {tilde_by_hand(2, 1):.1e}")
 
 # %% [markdown]
@@ -388,7 +391,8 @@ assert reached == 8
 print("time_grid(1000, 5) =", time_grid(1000, 5).tolist(), "  time_grid(10, 3) =", time_grid(10, 3).tolist())
 assert time_grid(1000, 5).tolist() == [1000, 800, 600, 400, 200, 0] and time_grid(10, 3).tolist() == [10, 7, 3, 0]
 few = {f"S = {S}": ddpm_sample(oracle, schedule, (1200, 2), num_steps=S, generator=seeded(11)) for S in (5, 10, 20, 50)}
-scatter_row(few | {"exact draws": ring.sample(1200, seeded(12))}, limit=2.2);
+scatter_row(few | {"exact draws": ring.sample(1200, seeded(12))}, limit=2.2)
+plt.show()
 
 # %% [markdown]
 # A grid of your own is welcome, too. It must fall strictly, start at $T$ or below, and end in 0; anything else is refused before the first step, with the reason.
@@ -453,7 +457,8 @@ for kind, color in (("beta", BLUE), ("posterior", ORANGE), ("best", GREEN)):
         ax.plot(S, V, "o", color=color)
 ax.axhline(v, color="black", linewidth=0.8)
 ax.set(xscale="log", xlabel="number of steps S", title="variance of the samples; the data have 0.25")
-ax.legend();
+ax.legend()
+plt.show()
 
 # %% [markdown]
 # Three honest findings. With $\tilde\beta$ the samples are too narrow at every $S$. With $\beta$ they overshoot a little in the middle: this data is narrower than $\mathcal N(0,1)$, so $\beta$ adds too much. And even the best variance is too narrow at small $S$, because of the last step. Now the table for $v=1$, where $\beta$ is exact for every step but the last.
@@ -522,13 +527,15 @@ first = torch.randn(10, 1, 8, 8, generator=seeded(16))
 path = trajectory(ddpm_stepper(net, net_schedule, generator=seeded(17)), first, time_grid(1000, 500))
 frames = {t: (x_now, x_0_hat) for t, x_now, x_0_hat in path if t % 20 == 0}
 assert torch.equal(frames[1000][0], first) and torch.equal(*frames[0])
-show_rows({f"x_t, t = {t}": frames[t][0] for t in (1000, 600, 300, 100, 0)});
+show_rows({f"x_t, t = {t}": frames[t][0] for t in (1000, 600, 300, 100, 0)})
+plt.show()
 
 # %% [markdown]
 # `trajectory` is a generator: it yields $(t, x_t, \hat x_0)$ at every time of the grid, the start first and $(0, x_0, x_0)$ last. A progress picture, a film or an early stop is a loop over it, and the sampler needs no callback. Now the other half of what it yields, the guess $\hat x_0$ at the same times.
 
 # %%
-show_rows({f"guess, t = {t}": frames[t][1] for t in (1000, 800, 600, 300, 100, 20)});
+show_rows({f"guess, t = {t}": frames[t][1] for t in (1000, 800, 600, 300, 100, 20)})
+plt.show()
 
 # %% [markdown]
 # Here is the answer to "why not in one go?" (M36). At $t=1000$ the guess is the same grey blot for everyone: pure noise says nothing about the digit, and the best guess of an unknown digit is the *mean* of all digits. One pass of the network is not generation. As the chain commits itself, the blot splits into candidates, then sharpens. The picture was not hidden in $x_T$; it was decided on the way.
@@ -597,7 +604,8 @@ model = clip_x_0(quick.eps_model(), quick.schedule)
 live = ddpm_sample(model, quick.schedule, (n, 1, 8, 8), num_steps=25, generator=seeded(18))
 print(f"n = {n}: live {distance(live):.1f}, shipped {distance(drawn['posterior']):.1f}, floor {distance(held_out):.1f}")
 assert distance(held_out) < distance(live) < scores["noise"] / 2
-show_rows({"data": held_out[:14], "shipped": drawn["posterior"][:14], "live": live[:14]});
+show_rows({"data": held_out[:14], "shipped": drawn["posterior"][:14], "live": live[:14]})
+plt.show()
 
 # %% [markdown]
 # The quick network has learnt strokes and a good part of the shapes; some of its digits one can read, others are crossed between two. The distance says the same. Nothing in the sampler changed between the rows: the sampler is done, from here on only the network can improve.
@@ -609,7 +617,8 @@ mnist = load_model(shipped("mnist"))
 model = clip_x_0(mnist.eps_model(), mnist.schedule)
 big = ddpm_sample(model, mnist.schedule, (10, 1, 28, 28), num_steps=40, generator=seeded(20))
 assert float(big.abs().max()) <= 1.0001 and float(big.std()) > 0.3
-show_rows({"MNIST": big});
+show_rows({"MNIST": big})
+plt.show()
 
 # %% [markdown]
 # ## Clipping, done right

@@ -40,7 +40,8 @@ x_T = torch.randn(12, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 rows = {f"DDIM, {S} steps": ddim_sample(mnist_model, trained.schedule, x_T=x_T, num_steps=S) for S in (5, 20, 50)}
 rng = torch.Generator().manual_seed(1)
 rows["DDPM, 20 steps"] = ddpm_sample(mnist_model, trained.schedule, x_T=x_T, num_steps=20, generator=rng)
-show_rows(rows);
+show_rows(rows)
+plt.show()
 
 # %% [markdown]
 # Two things strike the eye. With DDIM nearly always the *same* digit appears, whether we take 20 or 50 steps: the start alone decides. And DDPM, with fresh dice at every step, draws something else. (Not every sample is a good digit. The network is small and was trained for half an hour on a CPU; no sampler repairs that.) We now derive why the first rows are legal at all.
@@ -230,7 +231,8 @@ for row, spacing in enumerate(("trailing", "leading", "linspace", "quadratic")):
     grid = time_grid(1000, 10, spacing)
     ax.scatter(grid, torch.full_like(grid, row), s=28)
     print(f"{spacing:10s} {grid.tolist()}  visits T: {int(grid[0]) == 1000}")
-ax.set(yticks=range(4), yticklabels=("trailing", "leading", "linspace", "quadratic"), xlabel="t", ylim=(-0.6, 3.6));
+ax.set(yticks=range(4), yticklabels=("trailing", "leading", "linspace", "quadratic"), xlabel="t", ylim=(-0.6, 3.6))
+plt.show()
 
 # %% [markdown]
 # Our steps take the pair $(t,s)$, both named. So the neighbour is always the grid's own, also when $S$ does not divide $T$, and on a grid with uneven gaps.

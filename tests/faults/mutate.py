@@ -63,6 +63,27 @@ EQUIVALENT: list[tuple[str, str, str, str, str]] = [
         ("gaussian", "flip = lower > 0", *change, "the flip is exact everywhere; it is needed only far out")
         for change in [("lower > 0", "(lower >= 0)"), ("lower", "upper"), ("0", "1")]
     ),
+    ("elbo", "cast(var_of(t), x_0)", "x_0", "x_t", "x_t has the type of x_0"),
+    ("elbo", "x_0.new_zeros(len(x_0), 0)", "x_0", "x_t", "x_t has the type and length of x_0"),
+    *(
+        ("exact", "float(self.eigenvalues[0]) < -1e-12", *change, "the limit is a choice, above rounding and below any mistake")
+        for change in [("float(self.eigenvalues[0]) < -1e-12", "(float(self.eigenvalues[0]) <= -1e-12)"), ("1e-12", "1.5e-12")]
+    ),
+    (
+        "exact",
+        "return (self.mean.flatten() + z @",
+        "self.mean.flatten() + z @ root.T",
+        "(self.mean.flatten() - z @ root.T)",
+        "z and -z have one law",
+    ),
+    *(
+        ("losses", "prediction.float() if", *change, "float32 is float32 already")
+        for change in [("prediction.dtype.itemsize < 4", "(prediction.dtype.itemsize <= 4)"), ("4", "5")]
+    ),
+    *(
+        ("sampling", part, "x_t", "eps", "eps has the shape of x_t, and with an int s the variance is a Python float")
+        for part in ("schedule.pair(t, s, x_t.ndim)", "return mean if s == 0", "var = reverse_variance(", "var = ddim_variance(")
+    ),
 ]
 
 PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:nbval", "-p", "no:xdist", f"--rootdir={ROOT}"]
@@ -110,7 +131,7 @@ def replacements(node: ast.AST, text: Callable[[ast.AST], str], names: set[str])
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.Not):
         yield f"({text(node.operand)})"
     elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        yield repr(node.value + 1 if isinstance(node.value, int) else node.value * 1.5)
+        yield repr(node.value + 1 if isinstance(node.value, int) else node.value * 1.5 or 1.5)
         if node.value == 1:
             yield "0"
     elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
