@@ -133,7 +133,7 @@ for t in (200, 400, 600, 900):
     print(f"t = {t}: the candidate with the largest weight is the right one for {right:.0%} of {len(many)} digits")
 
 # %% [markdown]
-# Look closely. At $t=200$ nearly every restoration is perfect, since only one training digit fits. At $t=400$ most are still right, though *you* could hardly read some of the noisy ones; a few are blends. At $t=600$ many candidates compete, and most restorations are blurred means of similar digits. At $t=900$ all restorations look alike: a grey smear, close to the average of all digits. It is the best guess in the sense of squared error, and it looks like no digit at all.
+# Look closely. At $t=200$ nearly every restoration is perfect, since only one training digit fits. At $t=400$ most are still right, though *you* could hardly read some of the noisy ones; a few are blends. At $t=600$ many candidates compete, and many restorations are blurred means of similar digits; some are another digit altogether. At $t=900$ all restorations look alike: a grey smear, close to the average of all digits. It is the best guess in the sense of squared error, and it looks like no digit at all.
 #
 # That is the central difficulty. **One big step from noise to picture gives a blur.** The way out is to take many small steps, and to let chance decide a little at each.
 #
@@ -178,7 +178,7 @@ show_rows({f"t = {t}": film[t][0] for t in (1000, 800, 600, 400, 200, 0)} | {"it
 plt.show()
 
 # %% [markdown]
-# From the top down, static turns into digits. The bottom row shows what the oracle guessed at $t=600$: blurs that contain several possibilities. By $t=0$ chance has decided for one of them.
+# From the top down, static turns into digits. The bottom row shows what the oracle guessed at $t=600$: some are still blurs of several possibilities, others have nearly made up their mind. By $t=0$ chance has decided for one of them.
 #
 # Are these digits *new*? We look for the nearest training digit of each. The distance below is the root mean square over the pixels.
 

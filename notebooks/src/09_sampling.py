@@ -127,14 +127,14 @@ ho_mean = (x_t - beta_t / sp.sqrt(1 - bar_t) * eps_hat) / sp.sqrt(alpha_t)
 derive("9.2", posterior_mean,
        (sp.sqrt(bar_s) * beta_t / (1 - bar_t) * guess[x_0_hat] + of_x_t * x_t, "put in the guess"),
        ((beta_t / (sp.sqrt(alpha_t) * (1 - bar_t)) + of_x_t) * x_t - of_eps * eps_hat,
-        "the product of alphas cancels; collect"),
+        "the ratio of the two running products is the last alpha; collect"),
        ((beta_t + alpha_t * (1 - bar_s)) / (sp.sqrt(alpha_t) * (1 - bar_t)) * x_t - of_eps * eps_hat,
         "common denominator"),
        (x_t / sp.sqrt(alpha_t) - of_eps * eps_hat, "the numerator is 1 minus the product of all alphas"),
        (ho_mean, "take the root out"), given=guess | chain, source="Ho eq. 7 and 15 give Ho eq. 11")
 
 # %% [markdown]
-# The last line is Algorithm 2: take a share of the guessed noise away, then divide by $\sqrt{\alpha_t}$, which undoes the shrinking of the forward step. The share is $\beta_t/\sqrt{1-\bar\alpha_t}$. It is small because $\hat\varepsilon$ is the noise of *all* $t$ steps so far, and we only want to take back one.
+# (SymPy sorts the summands its own way.) Read the last line as $\frac{1}{\sqrt{\alpha_t}}\big(x_t-\frac{\beta_t}{\sqrt{1-\bar\alpha_t}}\,\hat\varepsilon\big)$. That is Algorithm 2: take a share of the guessed noise away, then divide by $\sqrt{\alpha_t}$, which undoes the shrinking of the forward step. The share is $\beta_t/\sqrt{1-\bar\alpha_t}$. It is small because $\hat\varepsilon$ is the noise of *all* $t$ steps so far, and we only want to take back one.
 #
 # What the proof does not say: that either formula is right to use. It says they are the same number, as long as $\hat x_0$ and $\hat\varepsilon$ belong together by (9.1). Keep that condition in mind; clipping will break it.
 #
@@ -168,9 +168,9 @@ agrees(last_mean, table_values(schedule, 5) | {x_t: 0.7, eps_hat: -0.4}, ddpm_st
 # %% [markdown]
 # ## The variance: β or β̃?
 #
-# The mean came from the network. The variance $\sigma_t^2$ we must choose. Two candidates are everywhere: $\beta_t$, the variance of the forward step, and $\tilde\beta_t=\frac{1-\bar\alpha_{t-1}}{1-\bar\alpha_t}\beta_t$, the variance of the posterior. Which one is right? Neither, in general. To see why, split what is unknown about $x_{t-1}$ when only $x_t$ is known.
+# The mean came from the network. The variance $\sigma_t^2$ we must choose. Two candidates are everywhere: $\beta_t$, the variance of the forward step, and $\tilde\beta_t=\frac{1-\bar\alpha_{t-1}}{1-\bar\alpha_t}\beta_t$, the variance of the posterior. Which one is right? Neither, in general (M4). To see why, split what is unknown about $x_{t-1}$ when only $x_t$ is known.
 #
-# Write $x_0=\hat x_0+\delta$, where $\delta$ is what the best guess misses. Given $x_t$ it has mean 0 (a conditional mean misses by 0 on average) and variance $\mathrm{Var}(x_0\mid x_t)$. By chapter 03, $x_{t-1}$ is its posterior mean plus $\sqrt{\tilde\beta_t}\,z$. The posterior mean is linear in $x_0$ with the coefficient $c_0=\sqrt{\bar\alpha_{t-1}}\,\beta_t/(1-\bar\alpha_t)$. So around the mean that we use, $x_{t-1}$ deviates by $c_0\delta+\sqrt{\tilde\beta_t}\,z$.
+# Write $\mathrm{Var}(x_0\mid x_t)$ for the variance of $x_0$ when only $x_t$ is known, and $x_0=\hat x_0+\delta$, where $\delta$ is what the best guess misses. Given $x_t$ it has mean 0 (a conditional mean misses by 0 on average) and the variance $\mathbb E[\delta^2]=\mathrm{Var}(x_0\mid x_t)$. By chapter 03, $x_{t-1}$ is its posterior mean plus $\sqrt{\tilde\beta_t}\,z$. The posterior mean is linear in $x_0$ with the coefficient $c_0=\sqrt{\bar\alpha_{t-1}}\,\beta_t/(1-\bar\alpha_t)$. So around the mean that we use, $x_{t-1}$ deviates by $c_0\delta+\sqrt{\tilde\beta_t}\,z$.
 
 # %% tags=["proof"]
 c_0, tilde, delta = sp.symbols(r"c_0 \tilde{\beta}_t", positive=True) + (sp.Symbol(r"\delta", real=True),)
@@ -210,21 +210,21 @@ derive("9.6", c_0**2 * (1 - bar_t) + tilde,
 # %% [markdown]
 # So $\beta_t$ is *exact* for data $\mathcal N(0,I)$, and $\tilde\beta_t$ for one point. Real pictures lie between: a pixel is uncertain, but less than a standard normal is.
 #
-# For Gaussian data of any variance $v$ there is one formula for both and everything between. Let $v_t=\bar\alpha_t v+1-\bar\alpha_t$ be the variance of $x_t$. The precisions now add to $\mathrm{Var}(x_0\mid x_t)=v(1-\bar\alpha_t)/v_t$.
+# For Gaussian data of any variance $\kappa$ there is one formula for both and everything between. Let $\kappa_t=\bar\alpha_t \kappa+1-\bar\alpha_t$ be the variance of $x_t$. The precisions now add to $\mathrm{Var}(x_0\mid x_t)=\kappa(1-\bar\alpha_t)/\kappa_t$.
 
 # %% tags=["proof"]
-v_data, v_t, v_s = sp.symbols(r"v v_t v_{t-1}", positive=True)
-spreads = {v_t: bar_t * v_data + 1 - bar_t, v_s: bar_s * v_data + 1 - bar_s}
-best_variance = beta_t * v_s / v_t
-equation("9.7", c_0**2 * v_data * (1 - bar_t) / v_t + tilde, best_variance, given=spreads | names | chain,
+kappa, kappa_t, kappa_s = sp.symbols(r"\kappa \kappa_t \kappa_{t-1}", positive=True)
+spreads = {kappa_t: bar_t * kappa + 1 - bar_t, kappa_s: bar_s * kappa + 1 - bar_s}
+best_variance = beta_t * kappa_s / kappa_t
+equation("9.7", c_0**2 * kappa * (1 - bar_t) / kappa_t + tilde, best_variance, given=spreads | names | chain,
          source="Analytic-DPM")
 for kind, data_variance in (("beta", 1), ("posterior", 0)):
     for t in (2, 400, 1000):
-        values = table_values(schedule, t) | {v_data: data_variance}
+        values = table_values(schedule, t) | {kappa: data_variance}
         agrees(best_variance.subs(spreads), values, reverse_variance(schedule, t, t - 1, kind))
 
 # %% [markdown]
-# At $v=1$ the formula gives the package's `"beta"`, at $v=0$ its `"posterior"`, which the last lines confirm at three times. The proof is for Gaussian data only; there the reverse law is a Gaussian and nothing else is left to choose. For general data the best constant was worked out in the Analytic-DPM paper, and a network may also *learn* it (Nichol section 3.1).
+# At $\kappa=1$ the formula gives the package's `"beta"`, at $\kappa=0$ its `"posterior"`, which the last lines confirm at three times. The proof is for Gaussian data only; there the reverse law is a Gaussian and nothing else is left to choose. For general data the best constant was worked out in the Analytic-DPM paper, and a network may also *learn* it (Nichol section 3.1).
 #
 # **Does it matter?** On the full grid of 1,000 steps, hardly. With few steps, very much. The next figure shows the ratio $\tilde\beta/\beta$ for small steps and for ten large ones.
 
@@ -256,7 +256,7 @@ for (t, s), (late, early) in cases.items():
 times = torch.tensor(list(cases)).T
 wanted = torch.tensor([tilde_by_hand(*pair) for pair in cases.values()], dtype=torch.float64)
 torch.testing.assert_close(reverse_variance(schedule, *times, "posterior_clipped"), wanted, rtol=1e-12, atol=0)
-print(f"beta_1 = {float(schedule.beta[1]):.1e}, posterior at t = 1: {tilde_by_hand(1, 0):.0f}, clipped: {tilde_by_hand(2, 1):.1e}")
+print(f"at t = 1: beta {float(schedule.beta[1]):.1e}, posterior {tilde_by_hand(1, 0):.0f}, clipped {tilde_by_hand(2, 1):.1e}")
 
 # %% [markdown]
 # ## By hand: Algorithm 2
@@ -406,30 +406,31 @@ for grid in ([1000, 500], [500, 700, 0], [1200, 600, 0], [500, 500, 0], [0]):
         print(error)
 
 # %% [markdown]
-# Now the figure. At $S=5$ there are no clumps at all, only a disc. At $S=10$ they are joined to an octagon, at $S=20$ a few stray points are left between them. At $S=50$ the picture looks right until one compares the *width* of the clumps: too tight. Let us measure, exactly, on data where the whole chain can be followed by algebra: $\mathcal N(0,v)$. The oracle's answer is then linear, $\hat\varepsilon=\sqrt{1-\bar\alpha_t}\;x_t/v_t$. One jump multiplies by a number and adds noise.
+# Now the figure. At $S=5$ there are no clumps at all, only a disc. At $S=10$ they are joined to an octagon, at $S=20$ a few stray points are left between them. At $S=50$ the picture looks right until one compares the *width* of the clumps: too tight. Let us measure, exactly, on data where the whole chain can be followed by algebra: $\mathcal N(0,\kappa)$. The oracle's answer is then linear, $\hat\varepsilon=\sqrt{1-\bar\alpha_t}\;x_t/\kappa_t$. One jump multiplies by a number and adds noise.
 
 # %% tags=["proof"]
-v_u = sp.Symbol("v_s", positive=True)
-linear_guess = {eps_hat: sp.sqrt(1 - bar_t) * x_t / v_t, v_t: a * v_u + 1 - a}
-equation("9.8", jump_mean, sp.sqrt(a) * v_u / v_t * x_t, given=linear_guess)
+kappa_u = sp.Symbol(r"\kappa_s", positive=True)
+linear_guess = {eps_hat: sp.sqrt(1 - bar_t) * x_t / kappa_t, kappa_t: a * kappa_u + 1 - a}
+equation("9.8", jump_mean, sp.sqrt(a) * kappa_u / kappa_t * x_t, given=linear_guess)
 gain, V = sp.symbols("a_t V_t", positive=True)
 derive("9.9", Expect((gain * x_t + sigma * z) ** 2, x_t, z),
        (gain**2 * Expect(x_t**2, x_t) + sigma**2, "the fresh noise is independent, with mean 0 and variance 1"))
-equation("9.10", v_data - (1 - bar_t) * v_data / v_t, bar_t * v_data**2 / v_t, given={v_t: bar_t * v_data + 1 - bar_t})
+equation("9.10", kappa - (1 - bar_t) * kappa / kappa_t, bar_t * kappa**2 / kappa_t,
+         given={kappa_t: bar_t * kappa + 1 - bar_t})
 
 # %% [markdown]
-# Read them in turn. (9.8): the jump's mean is $x_t$ times $\sqrt\alpha\,v_s/v_t$ (with $v_t=\alpha v_s+1-\alpha$, the telescope again). (9.9): the variance follows the rule *multiply by the square, add $\sigma^2$*. So we can carry the variance down the grid without a single random number. The proofs are for one coordinate of centred Gaussian data; for others they are a model of what happens, no more.
+# Read them in turn. (9.8): the jump's mean is $x_t$ times $\sqrt\alpha\,\kappa_s/\kappa_t$ (with $\kappa_t=\alpha \kappa_s+1-\alpha$, the telescope again). (9.9): the variance follows the rule *multiply by the square, add $\sigma^2$*. So we can carry the variance down the grid without a single random number. The proofs are for one coordinate of centred Gaussian data; for others they are a model of what happens, no more.
 #
-# (9.10) is the surprise. Suppose all jumps but the last were perfect, so that $x_t$ has the right variance $v_t$ at the last stop. The last jump adds no noise; it returns $\hat x_0$, whose variance is the right side. Missing is $(1-\bar\alpha_t)v/v_t$, which is exactly $\mathrm{Var}(x_0\mid x_t)$: **what the guess did not know, the noise-free last step never puts back.**
+# (9.10) is the surprise. Suppose all jumps but the last were perfect, so that $x_t$ has the right variance $\kappa_t$ at the last stop. The last jump adds no noise; it returns $\hat x_0$, whose variance is the right side. Missing is $(1-\bar\alpha_t)\kappa/\kappa_t$, which is exactly $\mathrm{Var}(x_0\mid x_t)$: **what the guess did not know, the noise-free last step never puts back.**
 
 # %%
-def final_variance(v, grid, kind):
+def final_variance(kappa, grid, kind):
     V = 1.0  # x_T ~ N(0, 1)
     for t, s in zip(grid, grid[1:], strict=False):
         late, early = float(alpha_bar[t]), float(alpha_bar[s])
-        alpha, v_late, v_early = late / early, late * v + 1 - late, early * v + 1 - early
-        added = {"beta": 1.0, "posterior": (1 - early) / (1 - late), "best": v_early / v_late}[kind] * (1 - alpha)
-        V = alpha * (v_early / v_late) ** 2 * V + (added if s > 0 else 0)
+        alpha, kappa_late, kappa_early = late / early, late * kappa + 1 - late, early * kappa + 1 - early
+        part = {"beta": 1, "posterior": (1 - early) / (1 - late), "best": kappa_early / kappa_late}[kind]
+        V = alpha * (kappa_early / kappa_late) ** 2 * V + (part * (1 - alpha) if s > 0 else 0)
     return V
 
 
@@ -437,37 +438,37 @@ def final_variance(v, grid, kind):
 # Lines below: this recursion. Dots: `ddpm_sample` with the oracle and 4,000 points. The three kinds are $\beta$, $\tilde\beta$, and the best variance of (9.7), which we pass as a function of $(t, s)$.
 
 # %%
-v, sizes = 0.25, (3, 5, 10, 20, 50, 100)
-narrow_data = ExactGaussian(torch.zeros(1), torch.tensor([[v]])).eps_model(schedule)
+data_var, sizes = 0.25, (3, 5, 10, 20, 50, 100)
+narrow_data = ExactGaussian(torch.zeros(1), torch.tensor([[data_var]])).eps_model(schedule)
 
 
 def best(t, s):
     late, early = float(alpha_bar[t]), float(alpha_bar[s])
-    return (1 - late / early) * (early * v + 1 - early) / (late * v + 1 - late)
+    return (1 - late / early) * (early * data_var + 1 - early) / (late * data_var + 1 - late)
 
 
 fig, ax = plt.subplots(figsize=(7.5, 3.2))
 for kind, color in (("beta", BLUE), ("posterior", ORANGE), ("best", GREEN)):
-    ax.plot(sizes, [final_variance(v, time_grid(1000, S).tolist(), kind) for S in sizes], color=color, label=kind)
+    ax.plot(sizes, [final_variance(data_var, time_grid(1000, S).tolist(), kind) for S in sizes], color=color, label=kind)
     for S in sizes:
         chosen, rng = best if kind == "best" else kind, seeded(13)
         V = float(ddpm_sample(narrow_data, schedule, (4000, 1), num_steps=S, variance=chosen, generator=rng).var())
-        exact = final_variance(v, time_grid(1000, S).tolist(), kind)
+        exact = final_variance(data_var, time_grid(1000, S).tolist(), kind)
         assert abs(V / exact - 1) < 4 * (2 / 4000) ** 0.5
         ax.plot(S, V, "o", color=color)
-ax.axhline(v, color="black", linewidth=0.8)
+ax.axhline(data_var, color="black", linewidth=0.8)
 ax.set(xscale="log", xlabel="number of steps S", title="variance of the samples; the data have 0.25")
 ax.legend()
 plt.show()
 
 # %% [markdown]
-# Three honest findings. With $\tilde\beta$ the samples are too narrow at every $S$. With $\beta$ they overshoot a little in the middle: this data is narrower than $\mathcal N(0,1)$, so $\beta$ adds too much. And even the best variance is too narrow at small $S$, because of the last step. Now the table for $v=1$, where $\beta$ is exact for every step but the last.
+# Three honest findings. With $\tilde\beta$ the samples are too narrow at every $S$. With $\beta$ they overshoot a little in the middle: this data is narrower than $\mathcal N(0,1)$, so $\beta$ adds too much. And even the best variance is too narrow at small $S$, because of the last step. Now the table for $\kappa=1$, where $\beta$ is exact for every step but the last.
 
 # %%
 print("  S   beta    beta~    lost in the last step (9.10)")
 for S in (5, 10, 50, 1000):
     grid = time_grid(1000, S).tolist()
-    lost = 1 - float(alpha_bar[grid[-2]])  # (1 - bar) v / v_t at v = 1
+    lost = 1 - float(alpha_bar[grid[-2]])  # (1 - bar) kappa / kappa_t at kappa = 1
     with_beta, with_tilde = final_variance(1.0, grid, "beta"), final_variance(1.0, grid, "posterior")
     print(f"{S:4d}   {with_beta:.3f}   {with_tilde:.3f}    {lost:.3f}")
     assert abs(1 - with_beta - lost) < 1e-3
@@ -482,10 +483,10 @@ short_end = final_variance(1.0, [1000, 300, 100, 1, 0], "beta")
 print(f"beta, four steps with a short last one: {short_end:.4f}")
 many = (100, 200, 500, 1000)
 misses = [final_variance(0.25, time_grid(1000, S).tolist(), "posterior") - 0.25 for S in many]
-limit("9.11", sp.Symbol(r"\mathrm{Var}\left(x_0^{(S)}\right)"), v_data, sizes=many, errors=misses, order=1.0)
+limit("9.11", sp.Symbol(r"\mathrm{Var}\left(x_0^{(S)}\right)"), kappa, sizes=many, errors=misses, order=1.0)
 
 # %% [markdown]
-# Measured for $v=0.25$ and $\tilde\beta$ on the linear schedule; it is a measurement and not a proof for all data.
+# Measured for $\kappa=0.25$ and $\tilde\beta$ on the linear schedule; it is a measurement and not a proof for all data.
 #
 # ### Why is the last step noise-free?
 #
@@ -825,7 +826,7 @@ assert upper < 0.1 and width < 0.1
 #
 # ### "Subtract the predicted noise" (M8)
 #
-# The popular picture says: the network sees the noise, we subtract it. Taken literally, `x = x - eps` at every step, it explodes: $\hat\varepsilon$ is the noise of all $t$ steps, and subtracting it does not undo the scaling. A tamer version, $x-\beta_t\hat\varepsilon$ with the right noise added, stays finite and is still wrong.
+# The popular picture says: the network sees the noise, we subtract it. Taken literally, `x = x - eps` at every step, it explodes: $\hat\varepsilon$ is the noise of all $t$ steps, and subtracting it does not undo the scaling. A tamer version, $x-\beta_t\hat\varepsilon$ with the right noise added, stays finite and is still wrong. The right line has both coefficients of Ho eq. 11: the share $\beta_t/\sqrt{1-\bar\alpha_t}$, and the division by $\sqrt{\alpha_t}$.
 
 # %%
 def subtracting(coefficient, stop, generator):
@@ -905,10 +906,10 @@ def jump_mean_of(x_t, eps_hat, bar_t, bar_s):
 must_pass("9.3", jump_mean_of)
 
 # %% [markdown]
-# **9.4 ★★★** Data $\mathcal N(0,v)$, the oracle, and only two steps: $T\to s\to 0$, starting from $x_T\sim\mathcal N(0,1)$, with $\tilde\beta$ at the first step. Write the variance of the result as a function of $v$, $\bar\alpha_T$ and $\bar\alpha_s$. (Use 9.8 and 9.9 twice. What is added at the second step?)
+# **9.4 ★★★** Data $\mathcal N(0,\kappa)$, the oracle, and only two steps: $T\to s\to 0$, starting from $x_T\sim\mathcal N(0,1)$, with $\tilde\beta$ at the first step. Write the variance of the result as a function of $\kappa$, $\bar\alpha_T$ and $\bar\alpha_s$. (Use 9.8 and 9.9 twice. What is added at the second step?)
 
 # %% tags=["exercise"]
-def two_step_variance(v, bar_T, bar_s):
+def two_step_variance(kappa, bar_T, bar_s):
     return ...
 
 
@@ -916,10 +917,10 @@ check("9.4", two_step_variance)
 
 
 # %% tags=["solution"]
-def two_step_variance(v, bar_T, bar_s):
-    v_T, v_s, alpha = bar_T * v + 1 - bar_T, bar_s * v + 1 - bar_s, bar_T / bar_s
-    V_s = alpha * (v_s / v_T) ** 2 * 1.0 + (1 - alpha) * (1 - bar_s) / (1 - bar_T)
-    return bar_s * (v / v_s) ** 2 * V_s  # the last step adds nothing
+def two_step_variance(kappa, bar_T, bar_s):
+    kappa_T, kappa_s, alpha = bar_T * kappa + 1 - bar_T, bar_s * kappa + 1 - bar_s, bar_T / bar_s
+    V_s = alpha * (kappa_s / kappa_T) ** 2 * 1.0 + (1 - alpha) * (1 - bar_s) / (1 - bar_T)
+    return bar_s * (kappa / kappa_s) ** 2 * V_s  # the last step adds nothing
 
 
 must_pass("9.4", two_step_variance)
