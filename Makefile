@@ -1,7 +1,7 @@
 # Thin: each target calls one tool. `make` alone lists the targets.
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
-WORKERS ?=
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIN := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
@@ -40,7 +40,7 @@ course: $(VENV)/.course  ## install, then open JupyterLab on chapter 00
 	  $(if $(filter 0,$(UID)),--allow-root) $(if $(HEADLESS),--no-browser)
 
 test: $(VENV)/.test  ## every unit test and every notebook
-	CI=1 $(BIN)/python -m pytest $(if $(WORKERS),-n $(WORKERS) --dist loadfile) tests $(NOTEBOOKS) --nbval \
+	CI=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(WORKERS),-n $(WORKERS) --dist loadfile) tests $(NOTEBOOKS) --nbval \
 	  --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 300
 
 chapter: $(VENV)/.course  ## execute one chapter from its master: make chapter NAME=02_forward

@@ -202,6 +202,7 @@ left.grid(False)
 hills = {f"t' = {k}": matrix @ matrix[k - 1] for k in (200, 500, 800)}
 curves(range(1, 1001), hills, right, xlabel="t", ylim=(0, 42), title="dot product with emb(t')")
 right.legend(loc="upper center", ncols=3)
+plt.show()
 
 # %% [markdown]
 # Do any two times share a vector? If so, the network could not tell them apart. We compare all pairs.

@@ -256,7 +256,7 @@ for (t, s), (late, early) in cases.items():
 times = torch.tensor(list(cases)).T
 wanted = torch.tensor([tilde_by_hand(*pair) for pair in cases.values()], dtype=torch.float64)
 torch.testing.assert_close(reverse_variance(schedule, *times, "posterior_clipped"), wanted, rtol=1e-12, atol=0)
-print(f"at t = 1: beta {float(schedule.beta[1]):.1e}, posterior {tilde_by_hand(1, 0):.0f}, clipped {tilde_by_hand(2, 1):.1e}")
+print(f"at t = 1: beta {float(schedule.beta[1]):.1e}, posterior 0, clipped {tilde_by_hand(2, 1):.1e}")
 
 # %% [markdown]
 # ## By hand: Algorithm 2
@@ -449,7 +449,8 @@ def best(t, s):
 
 fig, ax = plt.subplots(figsize=(7.5, 3.2))
 for kind, color in (("beta", BLUE), ("posterior", ORANGE), ("best", GREEN)):
-    ax.plot(sizes, [final_variance(data_var, time_grid(1000, S).tolist(), kind) for S in sizes], color=color, label=kind)
+    grids = [time_grid(1000, S).tolist() for S in sizes]
+    ax.plot(sizes, [final_variance(data_var, grid, kind) for grid in grids], color=color, label=kind)
     for S in sizes:
         chosen, rng = best if kind == "best" else kind, seeded(13)
         V = float(ddpm_sample(narrow_data, schedule, (4000, 1), num_steps=S, variance=chosen, generator=rng).var())
