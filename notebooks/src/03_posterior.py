@@ -441,7 +441,7 @@ for t, s in ((1000, 500), (500, 100), (60, 20), (2, 1), (300, 0)):
 print("pairs (t, s) agree with the grid and by hand: True")
 
 # %% [markdown]
-# On digits: one step back from $t=300$ is invisible, and half the way back is not. The last row is a *draw* from the posterior, mean plus noise. It looks as a digit at time 100 should look. The mean alone (row four) is too smooth for its time.
+# On digits: one step back from $t=300$ is invisible, and a jump back to $100$ is not. The last row is a *draw* from the posterior, mean plus noise. It looks as a digit at time 100 should look. The mean alone (row four) is too smooth for its time.
 
 # %%
 clean = digits().train.images[:12]
@@ -549,7 +549,7 @@ print("beta is exact for N(0, 1), beta-tilde for one point: True")
 # %% [markdown]
 # Time runs to the right, towards the data. In the left panel $\beta_t$ lies on the black line, and with $\tilde\beta_t$ the samples vary too little. In the right panel $\tilde\beta_t$ lies on the line, and with $\beta_t$ the samples vary too much. (The rise at the end looks dramatic, but there the true variance is nearly zero.) In the middle neither is right, and they err on opposite sides.
 #
-# In practice: with $T=1000$ steps the two are nearly the same except at the first few times, and samples hardly differ. With few steps, $\tilde\beta_t$ gives cleaner and less diverse samples, $\beta_t$ grainier ones. The package takes $\tilde\beta_t$ by default. For the *bound* of chapter 05 the choice matters more, because at $t=1$ the value $\tilde\beta_1=0$ makes it infinite.
+# In practice: with $T=1000$ steps the two are nearly the same except at the first few times, and samples hardly differ. With few steps, $\tilde\beta_t$ errs towards too little variety and $\beta_t$ towards grain, as the panels show for Gaussian data. The package takes $\tilde\beta_t$ by default. For the *bound* of chapter 05 the choice matters more, because at $t=1$ the value $\tilde\beta_1=0$ makes it infinite.
 #
 # ## One step is nearly Gaussian, a leap is not
 #
@@ -593,7 +593,7 @@ limit("3.20", sp.Symbol(r"\text{excess kurtosis of}\ q(x_{t-1}|x_t)"), sp.Intege
       sizes=sizes, errors=[excess_kurtosis(*reverse_step(T)) for T in sizes], order=2)
 
 # %% [markdown]
-# Order 2 in the step size, measured at the worst place, half-way between two points. This is a statement about one step and one place. It does not say that $T$ small errors stay small in sum; chapter 09 measures that.
+# Order 2 in the step size, measured at a hard place, half-way between two points. This is a statement about one step and one place. It does not say that $T$ small errors stay small in sum; chapter 09 measures that.
 #
 # ## Common mistakes
 #
