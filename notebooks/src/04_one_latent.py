@@ -421,7 +421,7 @@ plt.show()
 #
 # For one $x$ we climbed 400 steps. For a data set one would have to climb for each picture, and again whenever the model changes. The **variational autoencoder** has a network do it: the *encoder* takes $x$ and answers with mean and variance of the guess, now written $q(z\mid x)$. A second network, the *decoder*, takes $z$ and answers with the mean of $p(x\mid z)$. The decoder's variance is a fixed number, for us 0.05. Both networks climb the same ELBO, together:
 #
-# $$ -\mathrm{ELBO}(x) = \underbrace{\mathrm{KL}\big(q(z\mid x)\,\|\,\mathcal N(0,I)\big)}_{\text{prior}} \;+\; \underbrace{\mathbb E_{z\sim q(z\mid x)}\big[-\log \mathcal N(x;\,\mathrm{decode}(z),\,0.05\,I)\big]}_{\text{reconstruction}} $$
+# $\displaystyle -\mathrm{ELBO}(x) = \underbrace{\mathrm{KL}\big(q(z\mid x)\,\|\,\mathcal N(0,I)\big)}_{\text{prior}} \;+\; \underbrace{\mathbb E_{z\sim q(z\mid x)}\big[-\log \mathcal N(x;\,\mathrm{decode}(z),\,0.05\,I)\big]}_{\text{reconstruction}}$
 #
 # The encoder puts out the *logarithm* of the variance, so that the variance is positive whatever the network says. One $\varepsilon$ for each picture is enough: the estimate is noisy, but right on average, and the next batch averages on.
 #
