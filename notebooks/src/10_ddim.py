@@ -21,7 +21,8 @@ import sympy as sp
 import torch
 
 from ddpm_course import ExactGaussian, GaussianMixture, clip_x_0, cosine_schedule, ddim_sample, ddim_step, ddpm_sample
-from ddpm_course import ddpm_step, linear_schedule, load_model, reverse_variance, shipped, time_grid, trajectory
+from ddpm_course import ddpm_step, linear_schedule, load_model, normal_kl, reverse_variance, shipped, time_grid
+from ddpm_course import trajectory
 from ddpm_course.checks import check, must_pass
 from ddpm_course.plots import BLUE, ORANGE, curves, scatter, show_rows, style
 from ddpm_course.proofs import Expect, agrees, alpha_t, bar_s, bar_t, beta_t, derive, eps, eps_hat, equation, limit
@@ -115,7 +116,7 @@ for name, path in paths.items():
 # %% [markdown]
 # ## Why the same network serves
 #
-# To generate we do not know $x_0$. As in chapter 09 we put a guess in its place, $\hat x_0=(x_t-\sqrt{1-\bar\alpha_t}\,\hat\varepsilon)/\sqrt{\bar\alpha_t}$, and call the result $p_\theta(x_{t-1}\mid x_t)$. The bound of chapter 05 then compares two Gaussians of *equal* variance $\sigma^2$, whose KL divergence is the squared difference of their means over $2\sigma^2$. How does that difference depend on the network?
+# To generate we do not know $x_0$. As in chapter 09 we put a guess in its place, $\hat x_0=(x_t-\sqrt{1-\bar\alpha_t}\,\hat\varepsilon)/\sqrt{\bar\alpha_t}$, and call the result $p_\theta(x_{t-1}\mid x_t)$. The bound of chapter 05 then compares two Gaussians of *equal* variance $\sigma^2$, whose KL divergence is the squared difference of their means over $2\sigma^2$ (chapter 01). How does it depend on the network? Both means are made from the same $x_t$, once with the true $\varepsilon$ and once with $\hat\varepsilon$.
 
 # %% tags=["proof"]
 def mean_with(noise):
@@ -124,11 +125,19 @@ def mean_with(noise):
 
 
 lever = keep - sp.sqrt(bar_s) * sp.sqrt(1 - bar_t) / sp.sqrt(bar_t)
-derive("10.5", mean_with(eps) - mean_with(eps_hat),
-       (lever * (eps - eps_hat), "x_t cancels; collect both noises"), source="DDIM Theorem 1")
+divergence = lever**2 / (2 * sigma**2) * (eps - eps_hat) ** 2
+derive("10.5", (mean_with(eps) - mean_with(eps_hat)) ** 2 / (2 * sigma**2),
+       (divergence, "x_t cancels; collect: a number, times the squared error"), source="DDIM Theorem 1")
+x_now, e_now, e_true = (torch.tensor([[number]], dtype=torch.float64) for number in (0.7, -0.4, 0.9))
+zero = torch.zeros_like(x_now)
+for eta in (0.4, 1.0):
+    var = eta**2 * reverse_variance(schedule, 300, 299, "posterior")
+    values = table_values(schedule, 300) | {x_t: 0.7, eps_hat: -0.4, eps: 0.9, sigma: var**0.5}
+    means = [ddim_step(schedule, x_now, noise, 300, 299, zero, eta) for noise in (e_true, e_now)]
+    agrees(divergence, values, normal_kl(means[0], var, means[1], var))
 
 # %% [markdown]
-# So each term of the bound is (a number that depends on $t$ and $\sigma$) × $\|\varepsilon-\hat\varepsilon\|^2$, averaged over $x_t\sim q(x_t\mid x_0)$. That is the loss we trained with, with other weights over $t$. If the network can treat each $t$ on its own, the best answer does not depend on those weights: it is $\mathbb E[\varepsilon\mid x_t]$ for all of them (chapter 06). **One training serves every $\sigma$.** A real network shares its weights among all $t$, so this holds exactly only for a network without limits; that it holds well enough is an experience, not a theorem.
+# The last lines compare the displayed divergence with `normal_kl` of the package's own two steps, at $\eta=0.4$ and $\eta=1$ (the step and $\eta$ come in the next section). So each term of the bound is (a number that depends on $t$ and $\sigma$) × $\|\varepsilon-\hat\varepsilon\|^2$, averaged over $x_t\sim q(x_t\mid x_0)$. That is the loss we trained with, with other weights over $t$. If the network can treat each $t$ on its own, the best answer does not depend on those weights: it is $\mathbb E[\varepsilon\mid x_t]$ for all of them (chapter 06). **One training serves every $\sigma$.** A real network shares its weights among all $t$, so this holds exactly only for a network without limits; that it holds well enough is an experience, not a theorem. And the argument needs $\sigma>0$: at $\sigma=0$ the number is infinite. The deterministic sampler is the limit of members that are covered, not a member itself.
 #
 # Could we also skip times? Yes, by the same argument: nothing in (10.1) needs $t$ and $t-1$ to be neighbours. Read $s$ for $t-1$ everywhere, any $s<t$.
 
@@ -205,6 +214,24 @@ once, twice = (ddim_sample(oracle, schedule, x_T=x_T, num_steps=50) for _ in ran
 print(f"eta = 1 equals DDPM: True;  eta = 0 twice, bit for bit: {torch.equal(once, twice)}")
 
 # %% [markdown]
+# *Is the same network really used in both samplers?* Yes, and in the same way. We let a spy stand between sampler and oracle. Both samplers ask at the same times; at the first time they hold the same $x_T$ and get the same answer, bit for bit. From there on they differ only in what they make of it.
+
+# %%
+def spy_on(sample, seen):
+    def spy(x, t):
+        seen.append((int(t[0]), oracle(x, t)))
+        return seen[-1][1]
+
+    sample(spy, schedule, x_T=x_T, num_steps=5, generator=torch.Generator().manual_seed(6))
+    return seen
+
+
+by_ddpm, by_ddim = spy_on(ddpm_sample, []), spy_on(ddim_sample, [])
+same_times = [t for t, _ in by_ddpm] == [t for t, _ in by_ddim] == [1000, 800, 600, 400, 200]
+print("same times:", same_times, "  same first answer:", torch.equal(by_ddpm[0][1], by_ddim[0][1]))
+assert same_times and torch.equal(by_ddpm[0][1], by_ddim[0][1]) and not torch.equal(by_ddpm[1][1], by_ddim[1][1])
+
+# %% [markdown]
 # ### The path
 #
 # What does "deterministic" look like? Five starts, and their way down. DDIM draws smooth curves which bend towards one of the modes. DDPM staggers and decides late.
@@ -233,6 +260,32 @@ for row, spacing in enumerate(("trailing", "leading", "linspace", "quadratic")):
     print(f"{spacing:10s} {grid.tolist()}  visits T: {int(grid[0]) == 1000}")
 ax.set(yticks=range(4), yticklabels=("trailing", "leading", "linspace", "quadratic"), xlabel="t", ylim=(-0.6, 3.6))
 plt.show()
+
+# %% [markdown]
+# The four rules in code, by hand, for $k=S,\dots,1$. We compare them with the package also where $S$ does not divide $T$. In the middle, gaps then differ by one: $S=7$ gives 143 and 142.
+
+# %%
+by_hand = {"trailing": lambda k, T, S: round(k * T / S), "leading": lambda k, T, S: 1 + ((k - 1) * T) // S,
+           "linspace": lambda k, T, S: round(1 + (T - 1) * (k - 1) / (S - 1)),
+           "quadratic": lambda k, T, S: max(k, round(T * k**2 / S**2))}  # fmt: skip
+for T, S in ((1000, 10), (1000, 7), (100, 30), (50, 50)):
+    for spacing, rule in by_hand.items():
+        assert time_grid(T, S, spacing).tolist() == [rule(k, T, S) for k in range(S, 0, -1)] + [0]
+print("S = 7, trailing:", time_grid(1000, 7).tolist())
+
+# %% [markdown]
+# What does it cost not to visit $T$? At $t=901$ a true $x_t$ still holds a trace of the picture, of size $\sqrt{\bar\alpha_{901}}$. A sampler that starts there with pure noise has lost the trace, and above all its *mean*: the samples come out too close to grey. Measured with the cosine schedule, on data of mean 1 and standard deviation 0.5, with a perfect denoiser:
+
+# %%
+cosine, bright = cosine_schedule(T=1000), ExactGaussian(torch.ones(1), torch.full((1, 1), 0.25))
+noise_1d = torch.randn(4000, 1, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+noise_1d = noise_1d - noise_1d.mean()  # so that the mean below is free of chance
+for spacing in ("trailing", "leading"):
+    grid = time_grid(1000, 10, spacing)
+    found = float(ddim_sample(bright.eps_model(cosine), cosine, x_T=noise_1d, grid=grid).mean())
+    trace = float(cosine.alpha_bar[grid[0]]) ** 0.5
+    print(f"{spacing:9s} starts at t = {int(grid[0]):4d}, trace {trace:.2f}: mean {found:.2f}, wanted 1.00")
+    assert (abs(found - 1) < 0.01) == (spacing == "trailing")
 
 # %% [markdown]
 # Our steps take the pair $(t,s)$, both named. So the neighbour is always the grid's own, also when $S$ does not divide $T$, and on a grid with uneven gaps.
@@ -275,7 +328,7 @@ m = at_scale(cpu=180, gpu=1000)
 real = net.features(torch.cat([data.test.images, data.val.images])[:m])
 digit_floor = frechet_distance(net.features(data.train.images[:m]), real)
 distances = {"DDIM": [], "DDPM": []}
-for S in counts[:4]:
+for S in counts:
     for name, sample in (("DDIM", ddim_sample), ("DDPM", ddpm_sample)):
         rng = torch.Generator().manual_seed(11)
         drawn = sample(digit_model, small.schedule, (m, 1, 8, 8), num_steps=S, generator=rng)
@@ -284,18 +337,19 @@ for S in counts[:4]:
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.2))
 curves(counts, reach, left, xscale="log", yscale="log", xlabel="steps S", title=f"oracle: distance to nearest mode, n = {n}")
-curves(counts[:4], distances, right, xscale="log", yscale="log", xlabel="steps S", title=f"digits: Fréchet distance, n = {m}")
-for ax, value in ((left, 0.1 * (math.pi / 2) ** 0.5), (right, digit_floor)):
+curves(counts, distances, right, xscale="log", yscale="log", xlabel="steps S", title=f"digits: Fréchet distance, n = {m}")
+exact = 0.1 * (math.pi / 2) ** 0.5
+for ax, value, ticks in ((left, exact, (0.1, 0.15, 0.2, 0.3)), (right, digit_floor, (2, 3, 4, 5, 6))):
     ax.axhline(value, color="black", linewidth=0.8, linestyle=":")
     ax.set_xticks(counts, [str(S) for S in counts])
+    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
 
 # %% tags=["nbval-ignore-output"]
 print(f"steps | off mode, oracle: DDIM, DDPM (exact {floor:.1%}) | digits: DDIM, DDPM (floor {digit_floor:.1f}, n = {m})")
 for i, S in enumerate(counts):
-    tail = f"{distances['DDIM'][i]:5.1f} {distances['DDPM'][i]:5.1f}" if i < 4 else ""
+    tail = f"{distances['DDIM'][i]:5.1f} {distances['DDPM'][i]:5.1f}"
     print(f"{S:5d} | {stray['DDIM'][i]:6.1%} {stray['DDPM'][i]:6.1%}                         | {tail}")
-exact = 0.1 * (math.pi / 2) ** 0.5
 assert reach["DDPM"][4] < 0.87 * exact < reach["DDIM"][4] < 0.95 * exact < 2 * exact < reach["DDIM"][0]
 assert distances["DDIM"][0] > 1.5 * digit_floor and distances["DDPM"][0] > 1.5 * digit_floor
 
@@ -305,7 +359,7 @@ assert distances["DDIM"][0] > 1.5 * digit_floor and distances["DDPM"][0] > 1.5 *
 # - With five steps both samplers are bad, and DDPM is the worse one. "Fewer steps without loss of quality" is false. The loss shrinks as steps are added.
 # - Between ten and twenty steps both curves go *through* the line, and then climb back to it from below. Below the line the clouds are too narrow. Why? The last step of a coarse grid jumps from $t=50$ straight to the guess $\mathbb E[x_0\mid x_t]$, and a mean has less spread than the data. DDIM climbs faster: at a hundred steps it is a tenth too narrow, DDPM with $\tilde\beta$ a sixth.
 # - A share off mode far *below* that of exact samples is therefore no success. It is the same lack of spread, seen from another side. One number alone would have misled us.
-# - On digits the picture is blurred: at $n=180$ the Fréchet distance is itself uncertain by several tenths, so from ten steps on we cannot tell the samplers apart. Only the five-step loss is beyond doubt.
+# - On digits the picture is blurred: at $n=180$ the Fréchet distance is itself uncertain. Draw other real digits, and the floor moves by one or more (chapter 09 measured it). A bump or a crossing of the curves of that size means nothing, and from ten steps on we cannot tell the samplers apart. What is beyond doubt is the loss at five steps, and the trend.
 #
 # ## Walking up: inversion
 #
@@ -456,7 +510,22 @@ assert missed == 99 or missed == 100
 # %% [markdown]
 # ### "DDIM's reverse process is non-Markov" (M13), and "fewer steps, no loss" (M14)
 #
-# The first picture of this chapter's theory answers M13: it is the *inference* process that needs $x_0$. The generator's input is $x_t$ alone, `ddim_step(schedule, x_t, eps, t, s)`, and that is a chain. The quality figure answers M14. One more number, for the smallest budget, with the oracle, so that no training can be blamed:
+# The first picture of this chapter's theory answers M13: it is the *inference* process that needs $x_0$. The generator's input is $x_t$ alone, `ddim_step(schedule, x_t, eps, t, s)`, and that is a chain. Here is the number for M13. Draw $x_0=\pm1$, then $x_t$, then $x_s$ by (10.1), and explain $x_t$ by a straight-line fit on $x_s$ and $x_0$. In a Markov chain $x_s$ says everything, and the coefficient of $x_0$ is 0. That is so at $\eta=1$. At $\eta=0$ both carry the same $\varepsilon$, and eliminating it leaves $x_0$ with the coefficient $\sqrt{\bar\alpha_t}-\sqrt{\bar\alpha_s}\sqrt{(1-\bar\alpha_t)/(1-\bar\alpha_s)}$.
+
+# %%
+t, s, rng = 40, 20, torch.Generator().manual_seed(17)
+sign = torch.randint(2, (20_000, 1), generator=rng).double() * 2 - 1
+true_eps, new = torch.randn(2, 20_000, 1, generator=rng, dtype=torch.float64)
+late, early = short.alpha_bar[t], short.alpha_bar[s]
+x_late = late**0.5 * sign + (1 - late) ** 0.5 * true_eps
+for eta, expected in ((1.0, 0.0), (0.0, float(late**0.5 - early**0.5 * ((1 - late) / (1 - early)) ** 0.5))):
+    x_early = ddim_step(short, x_late, true_eps, t, s, new, eta)
+    direct = float(torch.linalg.lstsq(torch.cat([x_early, sign], 1), x_late).solution[1])
+    print(f"eta = {eta:.0f}: coefficient of x_0 beside x_s: {round(direct, 1) + 0:.1f} (formula {expected:.1f})")
+    assert abs(direct - expected) < 0.05
+
+# %% [markdown]
+# The quality figure answers M14. One more number, for the smallest budget, with the oracle, so that no training can be blamed:
 
 # %%
 print(f"5 steps with the perfect denoiser: off-mode share at least 3 times the floor: {stray['DDIM'][0] > 3 * floor}")
