@@ -664,9 +664,10 @@ for center in (0.8, -0.4):  # 30 standard deviations of 0.02, to either side
     middle = float(normal_log_prob(far, center, 0.02**2)) + math.log(2 / 255)
     print(f"mean {center:4.1f}: naive probability is 0: {naive == 0}; log P is finite: {math.isfinite(log_p)}")
     assert middle < log_p < middle + 30 * (1 / 255) / 0.02
+assert math.isfinite(float(discretized_log_prob(far, 0 * far, 1e40)))  # so wide that both areas round to one number
 
 # %% [markdown]
-# The last assertion says: the log probability lies above the value at the bin's middle, because the near edge of the bin has more density, and below the value at the near edge.
+# The first assertion says: the log probability lies above the value at the bin's middle, because the near edge of the bin has more density, and below the value at the near edge.
 #
 # ## By hand
 #
