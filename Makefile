@@ -5,13 +5,13 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIN := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
-NOTEBOOKS = $(wildcard notebooks/[0-9]*.ipynb)
+NOTEBOOKS = $(wildcard notebooks/[0-9]*.ipynb notebooks/exercises/*.ipynb)
 UID := $(shell id -u)
 # Open a browser only where one can show itself.
 HEADLESS := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname -s)),,1)
 
 .DEFAULT_GOAL := help
-.PHONY: help course test chapter refresh times tree check lint browser-test constraints clean
+.PHONY: help course test chapter exercises refresh times tree equations faults check lint browser-test constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -47,6 +47,9 @@ chapter: $(VENV)/.course  ## execute one chapter from its master: make chapter N
 	@test -n '$(NAME)' || { echo 'Which chapter? make chapter NAME=02_forward'; exit 1; }
 	@$(BIN)/python notebooks/build.py run $(NAME)
 
+exercises: $(VENV)/.course  ## write student and solution notebooks: make exercises [NAME=02_forward]
+	@$(BIN)/python notebooks/build.py exercises $(NAME)
+
 refresh: $(VENV)/.course  ## execute all chapters again and show which outputs changed
 	@$(BIN)/python notebooks/build.py refresh $(NAME)
 
@@ -55,6 +58,14 @@ times: $(VENV)/.course  ## measure all chapters and rewrite the table in README.
 
 tree: $(VENV)/.test  ## rewrite the tree of the package in README.md
 	@$(BIN)/python tests/test_ground.py
+
+equations: $(VENV)/.course  ## prove all equations again; rewrite docs/equations.md and the counts in README.md
+	@OMP_NUM_THREADS=1 $(BIN)/python notebooks/equations.py table
+
+faults: $(VENV)/.test  ## break every displayed equation and every formula of the package (an hour); list what nobody noticed
+	@OMP_NUM_THREADS=1 $(BIN)/python notebooks/equations.py mutants
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/faults/mutate.py
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/faults/mutate.py --notebooks --formulas
 
 check: $(VENV)/.course  ## compare notebooks with their masters, without executing
 	@$(BIN)/python notebooks/build.py check

@@ -30,6 +30,7 @@ from .schedule import (
     rescale_zero_terminal_snr,
     sigmoid_schedule,
 )
+from .solvers import ddim_invert, dpm_solver_sample, heun_sample
 from .train import TrainConfig, train
 
 __version__ = "0.1.0"

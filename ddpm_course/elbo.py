@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .errors import ShapeError, ValueCourseError, check_tensors, one_of
-from .forward import q_sample
+from .forward import draw, q_sample
 from .gaussian import discretized_log_prob, normal_kl, normal_log_prob
 from .posterior import Variance, q_posterior, reverse_variance
 from .prediction import EpsModel, eps_to_x_0
@@ -33,10 +33,20 @@ def _sum(x: Tensor) -> Tensor:
     return x.flatten(1).sum(1)
 
 
+def _prior(mean: Tensor, var: Tensor | float) -> Tensor:
+    """KL(N(mean, var) || N(0, I)), (B,): the one home of the prior, for the last latent of a chain and for the one of a VAE."""
+    return _sum(normal_kl(mean, var, 0.0, 1.0))
+
+
+def _reconstruction(x_0: Tensor, mean: Tensor, var: Coefficient, decoder: str) -> Tensor:
+    """-log p(x_0 | first latent), (B,), for a decoder with this mean and variance: one home for both kinds of model."""
+    return -_sum(DECODERS[decoder](x_0, mean, var))
+
+
 def prior_term(schedule: NoiseSchedule, x_0: Tensor) -> Tensor:
     """L_T = KL(q(x_T | x_0) || N(0, I)), (B,): what is left of x_0 at the end. Has no parameters.   Ho eq. 5."""
     bar = schedule.at(schedule.T)
-    return _sum(normal_kl(bar**0.5 * x_0, 1 - bar, 0.0, 1.0))
+    return _prior(bar**0.5 * x_0, 1 - bar)
 
 
 def _variance_of(schedule: NoiseSchedule, variance: Variance | Tensor) -> Callable[[int], Coefficient]:
@@ -69,18 +79,18 @@ def vlb_terms(
     """All terms of the bound for x_0 (B, ...): one draw of x_t for every t = 1..T.   Ho eq. 5.
 
     `eps` (B, ...) fixes the noise, the same at every t (for quadrature; each term sees one t only). decoder: "gaussian" (a density; the
-    reconstruction may be negative) or "discrete" (x_0 in [-1, 1], 256 bins). variance: see reverse_variance, or a table (T+1,).
+    reconstruction may be negative) or "discrete" (x_0 in [-1, 1], 256 bins). variance: see reverse_variance, or a table (T+1,);
+    a function (t, s) may give each number of x_0 its own.
     """
     check_tensors(x_0=x_0)
     one_of("decoder", decoder, DECODERS)
     var_of, matching, reconstruction = _variance_of(schedule, variance), [], None
-    device = generator.device if generator else None  # a generator draws on its own device only
     for t in range(1, schedule.T + 1):
-        noise = torch.randn(x_0.shape, generator=generator, device=device, dtype=x_0.dtype).to(x_0.device) if eps is None else eps
+        noise = draw(x_0.shape, x_0, generator) if eps is None else eps
         x_t = q_sample(schedule, x_0, t, noise)
         mean_hat, var_hat = _reverse_mean(eps_model, schedule, x_t, t), cast(var_of(t), x_0)
         if t == 1:
-            reconstruction = -_sum(DECODERS[decoder](x_0, mean_hat, var_hat))
+            reconstruction = _reconstruction(x_0, mean_hat, var_hat, decoder)
         else:
             mean, var = q_posterior(schedule, x_0, x_t, t)
             matching.append(_sum(normal_kl(mean, var, mean_hat, var_hat)))
@@ -93,14 +103,15 @@ def bits_per_dim(terms: VLBTerms, x_0: Tensor) -> Tensor:
     return terms.total() / (x_0[0].numel() * math.log(2))
 
 
-def vae_terms(vae: torch.nn.Module, x_0: Tensor, eps: Tensor, variance: float) -> VLBTerms:
+def vae_terms(vae: torch.nn.Module, x_0: Tensor, eps: Tensor, variance: float, decoder: str = "gaussian") -> VLBTerms:
     """The same three terms for a VAE, the case T = 1 whose q is learnt: matching is empty (B, 0).   VAE eq. 3; keeps gradients.
 
     vae.encode(x_0) -> (mean, var) of q(z | x_0); vae.decode(z) -> mean of p(x_0 | z) with the given variance; eps like z.
+    decoder: see vlb_terms.
     """
+    one_of("decoder", decoder, DECODERS)
     mean, var = vae.encode(x_0)
     if eps.shape != mean.shape:
         raise ShapeError(f"eps must have the latent's shape {tuple(mean.shape)}, got {tuple(eps.shape)}")
     z = mean + var.sqrt() * eps
-    reconstruction = -_sum(normal_log_prob(x_0, vae.decode(z), variance))
-    return VLBTerms(_sum(normal_kl(mean, var, 0.0, 1.0)), x_0.new_zeros(len(x_0), 0), reconstruction)
+    return VLBTerms(_prior(mean, var), x_0.new_zeros(len(x_0), 0), _reconstruction(x_0, vae.decode(z), variance, decoder))

@@ -25,6 +25,8 @@ class ExactGaussian:
         self.event = tuple(self.mean.shape)
         if tuple(self.cov.shape) != (self.mean.numel(),) * 2:
             raise ShapeError(f"cov must be ({self.mean.numel()}, {self.mean.numel()}) for this mean, got {tuple(self.cov.shape)}")
+        if not torch.allclose(self.cov, self.cov.T, atol=1e-9):
+            raise ValueCourseError("cov must be symmetric: cov[i, j] is the covariance of numbers i and j")
         self.eigenvalues, self.basis = torch.linalg.eigh(self.cov)
         if float(self.eigenvalues[0]) < -1e-12:
             raise ValueCourseError(f"cov must be positive semi-definite, its smallest eigenvalue is {float(self.eigenvalues[0]):.3g}")

@@ -1,9 +1,19 @@
 """The forward process q: from data to noise, one step at a time or in one jump."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from .errors import check_tensors
 from .schedule import NoiseSchedule, Time, cast
+
+
+def draw(shape: Sequence[int], like: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    """N(0, I) in the dtype and on the device of `like` (fp32, CPU without it); made on the generator's device if there is one."""
+    device = generator.device if generator else like.device if like is not None else None
+    z = torch.randn(tuple(shape), generator=generator, device=device, dtype=torch.float32 if like is None else like.dtype)
+    return z if like is None else z.to(like.device)
 
 
 def q_step(schedule: NoiseSchedule, x_s: Tensor, t: Time, eps: Tensor, s: Time | None = None) -> Tensor:

@@ -3,6 +3,7 @@
 The only home of SymPy in the package. Every function takes a tag "chapter.number" first and shows the equation with its kind.
 """
 
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -10,17 +11,43 @@ from typing import NamedTuple
 import sympy as sp
 import torch
 from IPython.display import display
-from sympy.printing.latex import LatexPrinter
 
-from .errors import CourseError, ValueCourseError
+from .errors import ValueCourseError
 from .schedule import NoiseSchedule
+from .symbols import (
+    NORMAL,
+    Expect,
+    ProofError,
+    alpha_t,
+    bar_s,
+    bar_t,
+    beta_t,
+    eps,
+    eps_hat,
+    is_zero,
+    latex,
+    mu,
+    normal,
+    quadrature,
+    sigma,
+    unit,
+    v,
+    x_0,
+    x_0_hat,
+    x_s,
+    x_t,
+    z,
+)
 
 KINDS = ("definition", "identity", "expectation", "inequality", "limit", "approximation")
 Values = Mapping[sp.Symbol, float]
 
 
-class ProofError(CourseError, AssertionError):
-    """An equation that is false, empty (both sides the same before any work) or without evidence."""
+__all__ = [
+    "Expect", "ProofError", "agrees", "alpha_t", "approximation", "bar_s", "bar_t", "beta_t", "derive", "eps", "eps_hat", "equation",
+    "expectation", "inequality", "is_zero", "limit", "mu", "normal", "number", "prove", "quadrature", "sigma", "table_values", "unit", "v",
+    "x_0", "x_0_hat", "x_s", "x_t", "z",
+]  # fmt: skip
 
 
 class Record(NamedTuple):
@@ -34,97 +61,6 @@ class Record(NamedTuple):
 
 RECORDS: dict[str, Record] = {}
 
-# The course's symbols. Those in (0, 1) are proved for all of (0, 1): see _open_interval.
-_unit = lambda name: sp.Symbol(name, positive=True)  # noqa: E731
-alpha_t, beta_t = _unit(r"\alpha_t"), _unit(r"\beta_t")
-bar_t, bar_s = _unit(r"\bar{\alpha}_t"), _unit(r"\bar{\alpha}_{t-1}")
-UNIT = {alpha_t, beta_t, bar_t, bar_s}
-x_0, x_s, x_t = sp.symbols("x_0 x_{t-1} x_t", real=True)
-eps, eps_hat, z, v = sp.symbols(r"\varepsilon \hat{\varepsilon} z v", real=True)
-x_0_hat, mu = sp.symbols(r"\hat{x}_0 \mu", real=True)
-sigma = sp.Symbol(r"\sigma", positive=True)
-NORMAL = {eps, z}
-
-
-def unit(name: str) -> sp.Symbol:
-    """A symbol that lies strictly between 0 and 1, such as another alpha."""
-    symbol = _unit(name)
-    UNIT.add(symbol)
-    return symbol
-
-
-def normal(name: str) -> sp.Symbol:
-    """A random symbol with law N(0, 1), independent of all others: Expect knows its moments."""
-    symbol = sp.Symbol(name, real=True)
-    NORMAL.add(symbol)
-    return symbol
-
-
-class Expect(sp.Expr):
-    """E over the given random symbols. Linear; for standard normals (eps, z, normal(...)) polynomials are integrated exactly."""
-
-    def __new__(cls, inside: sp.Expr, *over: sp.Symbol) -> "Expect":
-        return sp.Expr.__new__(cls, sp.sympify(inside), *over)
-
-    def _latex(self, printer: LatexPrinter) -> str:
-        subscript = ", ".join(printer.doprint(symbol) for symbol in self.args[1:])
-        return rf"\mathbb{{E}}_{{{subscript}}}\left[{printer.doprint(self.args[0])}\right]"
-
-    def doit(self, **hints: bool) -> sp.Expr:
-        """Take constants out, split sums, and integrate powers of standard normals."""
-        inside, over = sp.expand(sp.expand_log(self.args[0].doit(**hints), force=True)), set(self.args[1:])
-        for symbol in over & NORMAL:
-            inside = _moments(inside, symbol)
-        rest = tuple(symbol for symbol in self.args[1:] if symbol not in NORMAL)
-        return sp.Add(*(_linear(term, rest) for term in sp.Add.make_args(sp.expand(inside))))
-
-
-def _linear(term: sp.Expr, over: tuple[sp.Symbol, ...]) -> sp.Expr:
-    outside, inside = term.as_independent(*over, as_Add=False) if over else (term, sp.S.One)
-    return outside if inside == 1 else outside * sp.Expr.__new__(Expect, inside, *over)
-
-
-def _moments(inside: sp.Expr, symbol: sp.Symbol) -> sp.Expr:
-    """Replace symbol^n by E[symbol^n] = (n-1)!! for even n, 0 for odd n."""
-    if symbol not in inside.free_symbols:
-        return inside
-    if not inside.is_polynomial(symbol):
-        raise ProofError(f"{inside} is no polynomial in {symbol}: use expectation() with quadrature or Monte Carlo")
-    terms = sp.Poly(inside, symbol).terms()
-    return sp.Add(*(c * sp.factorial2(n - 1) for (n,), c in terms if n % 2 == 0))
-
-
-def _open_interval(expr: sp.Expr) -> sp.Expr:
-    """Write each a in (0, 1) as p/(1+p), p > 0, so that SymPy may split square roots of a and of 1 - a."""
-    return expr.subs({a: (p := sp.Dummy(positive=True)) / (1 + p) for a in sorted(UNIT & expr.free_symbols, key=str)})
-
-
-def _split_roots(expr: sp.Expr) -> sp.Expr:
-    """Bring what is under a root to one factored fraction, and give each factor its own root (all are positive here)."""
-    root = lambda e: e.is_Pow and not e.exp.is_integer  # noqa: E731
-    return expr.replace(root, lambda e: sp.expand_power_base(sp.factor(sp.together(e.base)) ** e.exp, force=True))
-
-
-def _numerator(expr: sp.Expr) -> sp.Expr:
-    """The numerator of expr with every square root r of b reduced by r^2 = b: 0 if and only if expr is, for algebraic expr."""
-    half = lambda e: e.is_Pow and e.exp.is_Rational and e.exp.q == 2  # noqa: E731
-    roots = {base: sp.Dummy(positive=True) for base in {e.base for e in expr.atoms(sp.Pow) if half(e)}}
-    rational = expr.replace(half, lambda e: roots[e.base] ** (2 * e.exp) if e.base in roots else e)
-    top = sp.expand(sp.fraction(sp.together(rational))[0])
-    for base, root in roots.items():
-        top = sp.expand(sp.rem(top, root**2 - base, root))
-    return top
-
-
-def is_zero(expr: sp.Expr) -> bool:
-    """True only if SymPy reduces expr to 0; a numeric spot check first makes false statements fail fast."""
-    expr = _split_roots(_open_interval(sp.sympify(expr).doit()))
-    rng, points = random.Random(0), sorted(expr.free_symbols, key=str)
-    number = sp.N(expr.subs({s: sp.Rational(rng.randint(20, 300), 100) for s in points}), 30)
-    if number.is_number and number.is_finite and abs(number) > 1e-12:
-        return False
-    return any(step(expr) == 0 for step in (sp.expand, _numerator, lambda e: sp.simplify(sp.expand_log(e, force=True)), sp.simplify))
-
 
 def prove(lhs: sp.Expr, rhs: sp.Expr, given: Values | None = None) -> None:
     """Raise ProofError unless lhs = rhs for all values of their symbols, once the definitions `given` are put in."""
@@ -133,7 +69,24 @@ def prove(lhs: sp.Expr, rhs: sp.Expr, given: Values | None = None) -> None:
         raise ProofError(f"nothing to prove: both sides are {lhs} before any work")
     difference = (lhs - rhs).doit().subs(given or {})
     if not is_zero(difference.subs(given or {})):
-        raise ProofError(f"not an identity: the two sides of {sp.latex(lhs)} = {sp.latex(rhs)} differ")
+        raise ProofError(f"not an identity: the two sides of {latex(lhs)} = {latex(rhs)} differ")
+
+
+def _by_quadrature(lhs: sp.Expr, rhs: sp.Expr, given: Values | None) -> bool:
+    """Whether the equation is about expectations over standard normals; if so, both sides must agree by quadrature, too."""
+    sides = [sp.sympify(side).subs(given or {}).subs(given or {}) for side in (lhs, rhs)]
+    found = [e for side in sides for e in side.atoms(Expect)]
+    if not found or not {symbol for e in found for symbol in e.args[1:]} <= NORMAL:
+        return False
+    rng, free = random.Random(1), sorted(set().union(*(side.free_symbols for side in sides)) - NORMAL, key=str)
+    tried = 0
+    for low in (0.15, 0.15, 1.2, 1.2):  # some formulas need 1 - a > 0, others n - 1 > 0
+        values = {symbol: rng.uniform(low, low + 0.7) for symbol in free}
+        left, right = (quadrature(side, values) for side in sides)
+        if abs(left - right) > 1e-8 * max(1.0, abs(left)):
+            raise ProofError(f"by quadrature the two sides are {left:.9g} and {right:.9g}")
+        tried += not math.isnan(left + right)
+    return tried > 1
 
 
 def _show(tag: str, kind: str, body: str, evidence: str, source: str) -> None:
@@ -146,30 +99,37 @@ def _show(tag: str, kind: str, body: str, evidence: str, source: str) -> None:
 
 
 def _eq(lhs: sp.Expr, rhs: sp.Expr, relation: str = "=") -> str:
-    return f"{sp.latex(lhs)} {relation} {sp.latex(rhs)}"
+    return f"{latex(lhs)} {relation} {latex(rhs)}"
 
 
 def equation(tag: str, lhs: sp.Expr, rhs: sp.Expr, kind: str = "identity", *, given: Values | None = None, source: str = "") -> None:
     """Prove lhs = rhs by SymPy (with the definitions `given` put in) and show it. Kind "definition" is shown without proof."""
+    evidence = "Nothing to prove."
     if kind != "definition":
         prove(lhs, rhs, given)
-    _show(tag, kind, _eq(lhs, rhs), "Nothing to prove." if kind == "definition" else "Proved by SymPy.", source)
+        evidence = "Proved by SymPy."
+    if kind == "identity" and _by_quadrature(lhs, rhs, given):
+        kind, evidence = "expectation", "Proved by SymPy, and by quadrature."
+    _show(tag, kind, _eq(lhs, rhs), evidence, source)
 
 
 def derive(
     tag: str, lhs: sp.Expr, *lines: tuple[sp.Expr, str], given: Values | None = None, kind: str = "identity", source: str = ""
 ) -> None:
     """A derivation: each line is (expression, reason) and is proved equal to the line before it. Shown aligned, reasons beside."""
-    before = lhs
+    first = before = sp.sympify(lhs)
     for number, (expr, reason) in enumerate(lines, 1):
         try:
             prove(before, expr, given)
         except ProofError as error:
             raise ProofError(f"line {number} ({reason}): {error}") from error
         before = expr
-    rows = r" \\ ".join(rf"&= {sp.latex(expr)} && \text{{{reason}}}" for expr, reason in lines)
-    body = rf"\begin{{aligned}} {sp.latex(lhs)} {rows} \end{{aligned}}"
-    _show(tag, kind, body, f"Each of the {len(lines)} lines proved equal to the one before by SymPy.", source)
+    rows = r" \\ ".join(rf"&= {latex(expr)} && \text{{{reason}}}" for expr, reason in lines)
+    evidence = "Proved by SymPy." if len(lines) == 1 else f"Each of the {len(lines)} lines proved equal to the one before by SymPy."
+    if kind == "identity" and _by_quadrature(first, before, given):
+        kind, evidence = "expectation", f"{evidence[:-1]}, and the ends by quadrature."
+    body = rf"\begin{{aligned}} {latex(lhs)} {rows} \end{{aligned}}"
+    _show(tag, kind, body, evidence, source)
 
 
 def number(expr: sp.Expr, values: Values) -> float:
@@ -180,23 +140,43 @@ def number(expr: sp.Expr, values: Values) -> float:
     return float(result)
 
 
-def expectation(tag: str, lhs: sp.Expr, rhs: sp.Expr, *, draws: torch.Tensor, values: Values, wrong: sp.Expr, source: str = "") -> None:
-    """Show E[...] = rhs after Monte Carlo: the mean of `draws` (N,) is within 4 standard errors of rhs, and over 6 from `wrong`."""
-    mean, error = float(draws.double().mean()), float(draws.double().std()) / len(draws) ** 0.5
+def expectation(
+    tag: str, lhs: Expect, rhs: sp.Expr, *, draws: Mapping[sp.Expr, torch.Tensor], values: Values, wrong: sp.Expr, source: str = ""
+) -> None:
+    """Show E[...] = rhs after Monte Carlo: `draws` gives N draws for each random symbol (or density) inside the expectation.
+
+    The mean of what stands inside must be within 4 standard errors of rhs, and over 6 from `wrong`.
+    """
+    names = {symbol: sp.Dummy(real=True) for symbol in draws}
+    inside = lhs.args[0].subs(names).subs(values)
+    if lost := inside.free_symbols - set(names.values()):
+        raise ProofError(f"({tag}) neither draws nor values for {', '.join(sorted(map(str, lost)))}")
+    drawn = sp.lambdify(list(names.values()), inside, "numpy")(*(column.double().numpy() for column in draws.values()))
+    mean, error = float(drawn.mean()), float(drawn.std()) / len(drawn) ** 0.5
     off, wrong_off = abs(mean - number(rhs, values)) / error, abs(mean - number(wrong, values)) / error
-    if off > 4 or wrong_off < 6:
+    if not (off <= 4 and wrong_off >= 6):
         raise ProofError(f"({tag}) {off:.1f} standard errors off; the wrong variant {wrong_off:.1f} (must be under 4 and over 6)")
-    evidence = f"Monte Carlo, n = {len(draws):,}: within 4 standard errors; a wrong variant ({sp.sstr(wrong)}) is rejected."
+    evidence = f"Monte Carlo, n = {len(drawn):,}: within 4 standard errors; a wrong variant ({sp.sstr(wrong)}) is rejected."
     _show(tag, "expectation", _eq(lhs, rhs), evidence, source)
 
 
-def inequality(tag: str, lhs: sp.Expr, rhs: sp.Expr, *, cases: Iterable[Values], relation: str = r"\ge", source: str = "") -> None:
-    """Show lhs >= rhs (or relation r"\\le") after trying every case; at least one must be strict."""
-    sign = {r"\ge": 1, r"\le": -1}[relation]
-    gaps = [sign * (number(lhs, case) - number(rhs, case)) for case in cases]
-    if not gaps or min(gaps) < -1e-9 or max(gaps) < 1e-6:
+def inequality(
+    tag: str, lhs: sp.Expr, rhs: sp.Expr, *, cases: Iterable[Values], equality: Values, relation: str = r"\ge", source: str = ""
+) -> None:
+    """Show lhs >= rhs (or relation r"\\le") after trying every case; one must be strict, and at `equality` both sides meet."""
+    if relation not in (r"\ge", r"\le"):
+        raise ValueCourseError(f"unknown relation {relation!r}; known: \\ge, \\le")
+    sign = 1 if relation == r"\ge" else -1
+    symbols = sorted((lhs - rhs).free_symbols, key=str)
+    difference = sp.lambdify(symbols, sign * (lhs - rhs).doit(), "math")
+    gap = lambda case: float(difference(*(case[symbol] for symbol in symbols)))  # noqa: E731
+    gaps = [gap(case) for case in cases]
+    if not gaps or not min(gaps) >= -1e-9 or not max(gaps) > 1e-6:
         raise ProofError(f"({tag}) fails, or is an equality, on the {len(gaps)} cases tried")
-    _show(tag, "inequality", _eq(lhs, rhs, relation), f"Tried on {len(gaps)} cases; never violated, and strict in some.", source)
+    if not abs(gap(equality)) <= 1e-9:
+        raise ProofError(f"({tag}) the two sides do not meet where they should: they differ by {gap(equality):.3g}")
+    evidence = f"Tried on {len(gaps)} cases: never violated, strict in some; the sides meet where they should."
+    _show(tag, "inequality", _eq(lhs, rhs, relation), evidence, source)
 
 
 def limit(
@@ -205,23 +185,31 @@ def limit(
     rhs: sp.Expr,
     *,
     sizes: Sequence[float],
-    errors: Sequence[float],
     order: float,
+    measured: Sequence[float] = (),
+    values: Values | None = None,
     tolerance: float = 0.15,
     source: str = "",
 ) -> None:
-    """Show lhs -> rhs after the measured |errors| at growing `sizes` fall like size^-order (least squares on logarithms)."""
-    x, y = torch.tensor(sizes).double().log(), torch.tensor(errors).double().abs().log()
-    measured = -float(((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum())
-    if not abs(measured - order) <= tolerance:
-        raise ProofError(f"({tag}) the measured order is {measured:.3f}, not {order} +- {tolerance}")
+    """Show lhs -> rhs after |lhs - rhs| at growing `sizes` was found to fall like size^-order (least squares on logarithms).
+
+    lhs is computed at each size if it is a formula in one symbol; otherwise `measured` has its values.
+    """
+    known, free = dict(values or {}), sorted(lhs.free_symbols - set(values or {}), key=str)
+    if not len(measured) and len(free) != 1:
+        raise ProofError(f"({tag}) the left side is no formula in one symbol: give its measured values")
+    left = list(measured) if len(measured) else [number(lhs, known | {free[0]: size}) for size in sizes]
+    x, y = torch.tensor(sizes).double().log(), (torch.tensor(left).double() - number(rhs, known)).abs().log()
+    slope = -float(((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum())
+    if not abs(slope - order) <= tolerance:
+        raise ProofError(f"({tag}) the measured order is {slope:.3f}, not {order} +- {tolerance}")
     _show(tag, "limit", _eq(lhs, rhs, r"\longrightarrow"), f"Measured: the error falls with order {order:g} +- {tolerance:g}.", source)
 
 
 def approximation(tag: str, lhs: sp.Expr, rhs: sp.Expr, *, cases: Iterable[Values], within: float, source: str = "") -> None:
     """Show lhs ~ rhs after the largest difference over the cases was found below `within`, and not zero everywhere."""
     errors = [abs(number(lhs, case) - number(rhs, case)) for case in cases]
-    if not errors or max(errors) > within or max(errors) == 0:
+    if not errors or not 0 < max(errors) <= within:
         raise ProofError(f"({tag}) the largest difference is {max(errors, default=0):.3g}; it must be in (0, {within:g}]")
     _show(tag, "approximation", _eq(lhs, rhs, r"\approx"), f"Largest difference over {len(errors)} cases: below {within:g}.", source)
 

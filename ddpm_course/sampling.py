@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .errors import ShapeError, TimestepError, ValueCourseError, check_tensors, one_of
+from .forward import draw
 from .posterior import Variance, reverse_variance
 from .prediction import EpsModel, eps_to_x_0
 from .schedule import Coefficient, NoiseSchedule, Time, cast
@@ -100,14 +101,8 @@ def trajectory(step: Step, x_T: Tensor, grid: Tensor | Sequence[int], edit: Edit
     yield times[-1], x_t, x_t
 
 
-def draw(shape: Sequence[int], like: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-    """N(0, I) in the dtype and on the device of `like` (fp32, CPU without it); made on the generator's device if there is one."""
-    device = generator.device if generator else like.device if like is not None else None
-    z = torch.randn(tuple(shape), generator=generator, device=device, dtype=torch.float32 if like is None else like.dtype)
-    return z if like is None else z.to(like.device)
-
-
-def _start(shape: Sequence[int] | None, x_T: Tensor | None, generator: torch.Generator | None) -> Tensor:
+def start_noise(shape: Sequence[int] | None, x_T: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    """x_T if it is given, else fresh N(0, I) of `shape` in fp32; exactly one of the two must be given."""
     if (shape is None) == (x_T is None):
         raise ShapeError("give either shape (fresh noise is drawn) or x_T (your own), not both and not neither")
     if x_T is not None:
@@ -120,7 +115,8 @@ def _grid(schedule: NoiseSchedule, num_steps: int | None, grid: Tensor | Sequenc
     return check_grid(schedule, time_grid(schedule.T, schedule.T if num_steps is None else num_steps) if grid is None else grid)
 
 
-def _batch_time(x_t: Tensor, t: int) -> Tensor:
+def batch_time(x_t: Tensor, t: int) -> Tensor:
+    """The time t once for each example: LongTensor (B,) on x_t's device."""
     return torch.full((len(x_t),), t, device=x_t.device)
 
 
@@ -131,7 +127,7 @@ def ddpm_stepper(
 
     def step(x_t: Tensor, t: int, s: int) -> tuple[Tensor, Tensor]:
         """(x_t, t, s) -> (x_s, x_0_hat)."""
-        eps = eps_model(x_t, _batch_time(x_t, t))
+        eps = eps_model(x_t, batch_time(x_t, t))
         z = draw(x_t.shape, x_t, generator) if s > 0 else None
         return ddpm_step(schedule, x_t, eps, t, s, z, variance), eps_to_x_0(schedule, x_t, t, eps)
 
@@ -143,14 +139,15 @@ def ddim_stepper(eps_model: EpsModel, schedule: NoiseSchedule, eta: float = 0.0,
 
     def step(x_t: Tensor, t: int, s: int) -> tuple[Tensor, Tensor]:
         """(x_t, t, s) -> (x_s, x_0_hat)."""
-        eps = eps_model(x_t, _batch_time(x_t, t))
+        eps = eps_model(x_t, batch_time(x_t, t))
         z = draw(x_t.shape, x_t, generator) if s > 0 and eta > 0 else None
         return ddim_step(schedule, x_t, eps, t, s, z, eta), eps_to_x_0(schedule, x_t, t, eps)
 
     return step
 
 
-def _last(steps: Iterator[tuple[int, Tensor, Tensor]]) -> Tensor:
+def last(steps: Iterator[tuple[int, Tensor, Tensor]]) -> Tensor:
+    """Walk a trajectory to its end and keep only the end."""
     for _, x, _ in steps:  # noqa: B007 - only the last one is wanted
         pass
     return x
@@ -169,7 +166,7 @@ def ddpm_sample(
 ) -> Tensor:
     """x_0 by ancestral sampling over the full grid, `num_steps` trailing times, or your own grid.   Ho Algorithm 2."""
     step = ddpm_stepper(eps_model, schedule, variance, generator)
-    return _last(trajectory(step, _start(shape, x_T, generator), _grid(schedule, num_steps, grid), edit))
+    return last(trajectory(step, start_noise(shape, x_T, generator), _grid(schedule, num_steps, grid), edit))
 
 
 def ddim_sample(
@@ -185,4 +182,4 @@ def ddim_sample(
 ) -> Tensor:
     """x_0 by DDIM in `num_steps` trailing steps or over your own grid; eta = 0 is deterministic given x_T.   DDIM eq. 12."""
     step = ddim_stepper(eps_model, schedule, eta, generator)
-    return _last(trajectory(step, _start(shape, x_T, generator), _grid(schedule, num_steps, grid), edit))
+    return last(trajectory(step, start_noise(shape, x_T, generator), _grid(schedule, num_steps, grid), edit))

@@ -116,6 +116,8 @@ def cosine_schedule(T: int = 1000, s: float = 0.008, beta_max: float = 0.999) ->
 def rescale_zero_terminal_snr(schedule: NoiseSchedule, alpha_bar_T: float = 1e-6) -> NoiseSchedule:
     """Shift and scale sqrt(alpha_bar) so that it ends at sqrt(alpha_bar_T); its first value is kept.   ZTSNR section 3.1."""
     root = schedule.alpha_bar[1:].cpu().sqrt()
+    if schedule.T == 1:
+        raise ScheduleError("a schedule with T = 1 has no second value to shift: build NoiseSchedule([1 - alpha_bar_T]) instead")
     if not 0 < alpha_bar_T < float(root[0] ** 2):
         raise ScheduleError(
             f"alpha_bar_T = {alpha_bar_T} must lie in (0, alpha_bar_1): at exactly 0, x_T carries no x_0 and the eps form "

@@ -1,4 +1,4 @@
-"""The one notebook tool: `python notebooks/build.py run | check | refresh | times [chapter ...]`.
+"""The one notebook tool: `python notebooks/build.py run | check | refresh | times | exercises [chapter ...]`.
 
 Masters (`notebooks/src/NAME.py`, py:percent) are what people edit. Executed notebooks (`notebooks/NAME.ipynb`) are what
 people read. Cell metadata follows from fixed rules, so that masters stay clean and pictures are the only big diffs.
@@ -40,9 +40,9 @@ class BuildError(Exception):
 
 @dataclass(frozen=True)
 class Built:
-    """One executed chapter and what it cost."""
+    """One executed notebook, where it belongs, and what it cost."""
 
-    name: str
+    path: Path
     notebook: NotebookNode
     seconds: float
     num_bytes: int
@@ -56,14 +56,19 @@ def chapters() -> list[str]:
     return sorted(path.stem for path in (HERE / "src").glob("[0-9]*.py"))
 
 
-def select(names: list[str]) -> list[str]:
-    """The chapters asked for, or all of them; raises BuildError on a name without a master."""
-    known = chapters()
+def known(command: str) -> list[str]:
+    """The names that a command may be given."""
+    extra = sorted(path.stem for path in (HERE / "src" / "exercises").glob("*.py"))
+    return chapters() + (extra if command == "exercises" else [])
+
+
+def select(names: list[str], allowed: list[str]) -> list[str]:
+    """The names asked for, or all that are allowed; raises BuildError on a name without a master."""
     names = [Path(name).stem for name in names]
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name not in allowed]
     if unknown:
-        raise BuildError(f"no master for {', '.join(unknown)}; there are: {', '.join(known) or 'none yet'}")
-    return names or known
+        raise BuildError(f"no master for {', '.join(unknown)}; there are: {', '.join(allowed) or 'none yet'}")
+    return names or allowed
 
 
 def master_path(name: str) -> Path:
@@ -116,15 +121,18 @@ def dress(cell: NotebookNode, position: int) -> None:
         cell.metadata["jupyter"] = fold
 
 
-def prepared(name: str) -> NotebookNode:
-    """A chapter's master as an unexecuted notebook with all its metadata."""
-    notebook = jupytext.read(master_path(name), fmt="py:percent")
-    for position, cell in enumerate(notebook.cells):
+def dressed(cells: list[NotebookNode]) -> NotebookNode:
+    """Cells as an unexecuted notebook with all its metadata."""
+    for position, cell in enumerate(cells):
         dress(cell, position)
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-    notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
-    return notebook
+    metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
+    return nbformat.v4.new_notebook(cells=cells, metadata=metadata, nbformat_minor=5)
+
+
+def prepared(name: str) -> NotebookNode:
+    """A chapter's master as an unexecuted notebook."""
+    return dressed(jupytext.read(master_path(name), fmt="py:percent").cells)
 
 
 # --- executing -------------------------------------------------------------------------------------------------------
@@ -152,31 +160,32 @@ def report_failure(name: str, notebook: NotebookNode, error: Exception) -> str:
     return f"{name}: {type(error).__name__}: {ANSI.sub('', str(error))[-3000:]}"
 
 
-def execute(name: str) -> Built:
-    """Run a chapter's master in a fresh kernel, as a reader would; raises BuildError when a cell fails."""
-    notebook = prepared(name)
+def execute(notebook: NotebookNode, path: Path) -> Built:
+    """Run a notebook in a fresh kernel in the folder where it belongs; raises BuildError when a cell fails."""
     client = NotebookClient(
         notebook, timeout=CELL_TIMEOUT, kernel_name="python3", record_timing=False, extra_arguments=["--log-level=40"],
-        resources={"metadata": {"path": str(HERE)}},
+        resources={"metadata": {"path": str(path.parent)}},
     )  # fmt: skip
     start = time.perf_counter()
     try:
         client.execute(env={**os.environ, "CI": "1"})
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        raise BuildError(report_failure(name, notebook, error)) from error
+    except (CellExecutionError, CellTimeoutError, DeadKernelError, AssertionError) as error:
+        # After a kernel died nbclient's own cleaning up may fail an assertion; what happened is its context then.
+        cause = error.__context__ if isinstance(error, AssertionError) and error.__context__ else error
+        raise BuildError(report_failure(path.stem, notebook, cause)) from error
     seconds = time.perf_counter() - start
     tidy(notebook)
-    return Built(name, notebook, seconds, len(nbformat.writes(notebook).encode()))
+    return Built(path, notebook, seconds, len(nbformat.writes(notebook).encode()))
 
 
 def write(built: Built) -> None:
     """Put the executed notebook under its name, whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=HERE, prefix=".build-", suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=built.path.parent, prefix=".build-", suffix=".tmp")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(nbformat.writes(built.notebook).rstrip("\n") + "\n")
         os.chmod(temporary, 0o644)  # mkstemp makes private files
-        os.replace(temporary, notebook_path(built.name))
+        os.replace(temporary, built.path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -190,15 +199,20 @@ def stderr_warnings(built: Built) -> Iterator[str]:
                 yield f"  WARNING cell {cell.execution_count} writes to stderr: {output.text.strip()[:200]}"
 
 
-def build(name: str) -> Built:
-    """Execute one chapter, write it, and say what it took."""
-    built = execute(name)
+def build(notebook: NotebookNode, path: Path) -> Built:
+    """Execute one notebook, write it, and say what it took."""
+    built = execute(notebook, path)
     write(built)
-    print(f"{name:<20} {built.seconds:6.1f} s {built.num_bytes / 1000:6.0f} kB", flush=True)
+    print(f"{path.stem:<24} {built.seconds:6.1f} s {built.num_bytes / 1000:6.0f} kB", flush=True)
     print("".join(f"{line}\n" for line in stderr_warnings(built)), end="")
     if built.num_bytes > MAX_BYTES:
         print(f"  WARNING larger than {MAX_BYTES // 1000} kB")
     return built
+
+
+def build_chapter(name: str) -> Built:
+    """Execute and write one chapter."""
+    return build(prepared(name), notebook_path(name))
 
 
 # --- checking --------------------------------------------------------------------------------------------------------
@@ -234,14 +248,19 @@ def run_problems(stored: NotebookNode) -> Iterator[str]:
 
 
 def problems(path: Path | str) -> list[str]:
-    """Everything wrong with one executed notebook; an empty list means that it is fresh and complete."""
+    """Everything wrong with one executed chapter; an empty list means that it is fresh and complete."""
     path = Path(path)
     if not path.exists():
         return [f"{path.name} is missing; build it with: make chapter NAME={path.stem}"]
     if not master_path(path.stem).exists():
         return [f"{path.name} has no master in notebooks/src"]
+    return stored_problems(path, prepared(path.stem))
+
+
+def stored_problems(path: Path, expected: NotebookNode) -> list[str]:
+    """Where a stored notebook differs from the one expected, was not executed, or is too large."""
     stored = nbformat.read(path, as_version=4)
-    found = [*pair_problems(prepared(path.stem), stored), *run_problems(stored)]
+    found = [*pair_problems(expected, stored), *run_problems(stored)]
     if path.stat().st_size > MAX_BYTES:
         found.append(f"{path.stat().st_size / 1000:.0f} kB is above {MAX_BYTES // 1000} kB")
     return [f"{path.name}: {line}" for line in found]
@@ -294,15 +313,18 @@ def changes(old: NotebookNode, new: NotebookNode) -> Iterator[str]:
 def command_run(names: list[str]) -> int:
     """Execute chapters from their masters."""
     for name in names:
-        build(name)
+        build_chapter(name)
     return 0
 
 
 def command_check(names: list[str]) -> int:
     """Compare notebooks with their masters, without executing anything."""
+    import exercises_build
+
     orphans = sorted({path.stem for path in HERE.glob("[0-9]*.ipynb")} - set(chapters()))
     found = [line for name in [*names, *orphans] for line in problems(notebook_path(name))]
-    print("\n".join(found) or f"{len(names)} chapters agree with their masters")
+    found += [line for path in exercises_build.everything(names) for line in exercises_build.problems(path)]
+    print("\n".join(found) or f"{len(names)} chapters and their exercises agree with their masters")
     return 1 if found else 0
 
 
@@ -310,7 +332,7 @@ def command_refresh(names: list[str]) -> int:
     """Execute chapters again and show which outputs changed."""
     for name in names:
         old = nbformat.read(notebook_path(name), as_version=4) if notebook_path(name).exists() else None
-        built = build(name)
+        built = build_chapter(name)
         lines = list(changes(old, built.notebook)) if old else ["  first execution"]
         print("\n".join(lines) or "  no output changed")
     return 0
@@ -318,7 +340,7 @@ def command_refresh(names: list[str]) -> int:
 
 def command_times(names: list[str]) -> int:
     """Measure chapters on this machine and rewrite the README's table."""
-    rows = [f"| {b.name} | {b.seconds:.0f} | {b.num_bytes / 1000:.0f} |" for b in map(build, names)]
+    rows = [f"| {b.path.stem} | {b.seconds:.0f} | {b.num_bytes / 1000:.0f} |" for b in map(build_chapter, names)]
     table = "\n".join(["| chapter | seconds | kB |", "|---|---:|---:|", *rows])
     text = README.read_text(encoding="utf-8")
     marked = re.compile(r"(<!-- times:begin -->\n).*?(<!-- times:end -->)", re.DOTALL)
@@ -328,7 +350,22 @@ def command_times(names: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"run": command_run, "check": command_check, "refresh": command_refresh, "times": command_times}
+def command_exercises(names: list[str]) -> int:
+    """Write student and solution notebooks from the exercises of the masters."""
+    import exercises_build
+
+    for name in names:
+        exercises_build.build_sheets(name)
+    return 0
+
+
+COMMANDS = {
+    "run": command_run,
+    "check": command_check,
+    "refresh": command_refresh,
+    "times": command_times,
+    "exercises": command_exercises,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -339,11 +376,13 @@ def main(arguments: list[str] | None = None) -> int:
         commands.add_parser(name, help=command.__doc__).add_argument("names", nargs="*", metavar="chapter")
     parsed = parser.parse_args(arguments)
     try:
-        return COMMANDS[parsed.command](select(parsed.names))
+        return COMMANDS[parsed.command](select(parsed.names, known(parsed.command)))
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    import build as tool  # under its own name, so that exercises_build raises the same BuildError that main catches
+
+    sys.exit(tool.main())

@@ -136,7 +136,7 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     "alpha_bar does not fall": (lambda: dc.NoiseSchedule([0.1, 1e-17]), "does not fall: .* raise it"),
     "alpha_bar underflows": (lambda: dc.linear_schedule(5000, 0.3, 0.9), "underflows|does not fall"),
     "terminal SNR of zero": (lambda: dc.rescale_zero_terminal_snr(SCHEDULE, 0.0), r"alpha_bar_T = 0\.0 must lie in .* 1e-6 and predict v"),
-    "terminal SNR of one step": (lambda: dc.rescale_zero_terminal_snr(dc.linear_schedule(1)), "beta_1 = nan is outside"),
+    "terminal SNR of one step": (lambda: dc.rescale_zero_terminal_snr(dc.linear_schedule(1)), "T = 1 has no second value"),
     "num_steps = 0": (lambda: dc.time_grid(10, 0), r"num_steps = 0 must be an integer in 1\.\.T = 1\.\.10"),
     "num_steps > T": (lambda: dc.time_grid(10, 11), "num_steps = 11"),
     "num_steps float": (lambda: dc.time_grid(10, 5.0), r"num_steps = 5\.0"),

@@ -136,6 +136,21 @@ def test_the_discrete_decoder_sums_over_256_bins() -> None:
     assert float((-terms.reconstruction).exp().sum()) == pytest.approx(1, abs=1e-9)
 
 
+@pytest.mark.parametrize("T", [1, 2, 30])
+@pytest.mark.parametrize("variance", ["beta", "posterior_clipped"])
+def test_signs_of_the_three_terms(T: int, variance: str) -> None:
+    """KLs are never negative; -log of a probability neither; -log of a density may be, and is for a sharp decoder that guesses well."""
+    x_0 = torch.rand(200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+    schedule = linear_schedule(T, beta_1=1e-4, beta_T=0.3)
+    knows = lambda x_t, t: (x_t - schedule.at(t, 2) ** 0.5 * x_0) / (1 - schedule.at(t, 2)) ** 0.5  # noqa: E731
+    for eps_model in (model, knows):
+        for decoder in ("gaussian", "discrete"):
+            terms = vlb_terms(eps_model, schedule, x_0, variance, decoder, generator=torch.Generator().manual_seed(1))
+            assert float(terms.prior.min()) >= 0 and (T == 1 or float(terms.matching.min()) >= -1e-12)
+            assert decoder == "gaussian" or float(terms.reconstruction.min()) >= 0
+    assert float(vlb_terms(knows, schedule, x_0, variance, "gaussian").reconstruction.max()) < 0
+
+
 def test_noise_is_fresh_at_every_t_and_follows_the_generator() -> None:
     schedule, seen = linear_schedule(4), []
 
@@ -182,6 +197,53 @@ def test_a_vae_has_the_same_three_terms() -> None:
     assert all(p.grad is not None for p in vae.parameters())
 
 
+class Frozen:
+    """A "VAE" whose encoder is q(x_1 | x_0) at alpha_bar = 0.4 and whose decoder subtracts the noise that an eps_model sees."""
+
+    def __init__(self, eps_model: object) -> None:
+        self.eps_model = eps_model
+
+    def encode(self, x_0: Tensor) -> tuple[Tensor, Tensor]:
+        return 0.4**0.5 * x_0, torch.full_like(x_0, 0.6)
+
+    def decode(self, x_1: Tensor) -> Tensor:
+        return (x_1 - 0.6**0.5 * self.eps_model(x_1, torch.ones(len(x_1), dtype=torch.long))) / 0.4**0.5
+
+
+@pytest.mark.parametrize("decoder", ["gaussian", "discrete"])
+def test_the_bound_with_one_step_is_that_of_a_vae_with_a_frozen_encoder(decoder: str) -> None:
+    ddpm = vlb_terms(model, NoiseSchedule([0.6]), X_0, "beta", decoder, eps=EPS)
+    frozen = vae_terms(Frozen(model), X_0, EPS, 0.6, decoder)
+    for a, b in zip(ddpm, frozen, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-13)
+    other = vae_terms(Frozen(lambda x, t: 0.9 * model(x, t)), X_0, EPS, 0.6, decoder)
+    assert not torch.allclose(other.reconstruction, ddpm.reconstruction) and torch.equal(other.prior, frozen.prior)
+
+
+@pytest.mark.parametrize("T", [1, 3, 40])
+def test_with_the_true_covariance_only_the_prior_is_left(T: int) -> None:
+    spread, mean = torch.tensor([1.0, 0.01], dtype=torch.float64), torch.tensor([0.4, -0.1], dtype=torch.float64)
+    schedule, data = NoiseSchedule([1 - 0.1 ** (1 / T)] * T), ExactGaussian(mean, spread.diag())
+    nodes, weights = np.polynomial.hermite_e.hermegauss(3)
+    weights = torch.tensor(np.outer(weights, weights).ravel() / weights.sum() ** 2)
+    x, e = (torch.tensor(a.ravel())[:, None] for a in np.meshgrid(nodes, nodes, indexing="ij"))
+    law = schedule.alpha_bar[:, None] * spread + 1 - schedule.alpha_bar[:, None]  # variances of x_t
+
+    def true_variance(t: int, s: int) -> Tensor:
+        return schedule.beta[t] * law[s] / law[t]
+
+    def excess(variance: object) -> float:
+        terms = vlb_terms(data.eps_model(schedule), schedule, mean + spread.sqrt() * x, variance, eps=e.expand(9, 2))
+        return float(weights @ terms.total()) - data.entropy()
+
+    floor = sum(kl(0.1**0.5 * m, v, 0.0, 1.0) for m, v in zip(mean.tolist(), law[T].tolist(), strict=True))
+    assert excess(true_variance) == pytest.approx(floor, abs=1e-10) and floor > 1e-3
+    table = torch.cat([torch.ones(1), torch.stack([true_variance(t, t - 1).mean() for t in range(1, T + 1)])])
+    lost = sum(float(0.5 * (table[t] / true_variance(t, t - 1)).log().sum()) for t in range(1, T + 1))
+    assert excess(table) == pytest.approx(floor + lost, abs=1e-10) and lost > 0.01
+    assert excess("beta") > excess(table)
+
+
 def test_refusals() -> None:
     schedule = linear_schedule(3)
     with pytest.raises(CourseError, match='"posterior" is 0 at t = 1.*posterior_clipped'):
@@ -190,6 +252,8 @@ def test_refusals() -> None:
         vlb_terms(model, schedule, X_0, "small")
     with pytest.raises(CourseError, match="unknown decoder 'bits'; known: gaussian, discrete"):
         vlb_terms(model, schedule, X_0, decoder="bits")
+    with pytest.raises(CourseError, match="unknown decoder 'bits'; known: gaussian, discrete"):
+        vae_terms(VAE((1, 2, 2), 3, 8), torch.zeros(5, 1, 2, 2), torch.zeros(5, 3), 1.0, "bits")
     with pytest.raises(ShapeError, match=r"T\+1 = 4 entries"):
         vlb_terms(model, schedule, X_0, torch.ones(3))
     with pytest.raises(ShapeError):

@@ -197,11 +197,25 @@ def test_finite_data_every_sample_lands_on_a_digit_and_classes_are_even() -> Non
     assert len(nearest.unique()) == 20
 
 
+def test_a_component_may_have_weight_0_and_a_set_one_point() -> None:
+    schedule, x_t, t = linear_schedule(20), torch.randn(4, 2, generator=torch.Generator().manual_seed(0)).double(), torch.full((4,), 9)
+    with_ghost = GaussianMixture(torch.tensor([1.0, 0.0]), torch.tensor([[0.3, -1.0], [5.0, 5.0]]), torch.tensor([0.5, 0.1]))
+    alone = ExactGaussian(torch.tensor([0.3, -1.0]), 0.25 * torch.eye(2))
+    torch.testing.assert_close(with_ghost.eps_model(schedule)(x_t, t), alone.eps_model(schedule)(x_t, t))
+    point = torch.tensor([[0.3, -1.0]])
+    bar = schedule.alpha_bar[9]
+    wanted = (x_t - bar**0.5 * point) / (1 - bar) ** 0.5
+    torch.testing.assert_close(FiniteData(point).eps_model(schedule)(x_t, t), wanted, rtol=1e-6, atol=1e-6)
+    assert FiniteData(point).sample(2).tolist() == point.double().repeat(2, 1).tolist()
+
+
 def test_refusals() -> None:
     with pytest.raises(ShapeError, match=r"cov must be \(2, 2\)"):
         ExactGaussian(torch.zeros(2), torch.eye(3))
     with pytest.raises(CourseError, match="positive semi-definite"):
         ExactGaussian(torch.zeros(2), torch.diag(torch.tensor([1.0, -0.1])))
+    with pytest.raises(CourseError, match="must be symmetric"):
+        ExactGaussian(torch.zeros(2), torch.tensor([[1.0, 0.5], [0.0, 1.0]]))
     with pytest.raises(ShapeError, match="equally many"):
         GaussianMixture(torch.ones(1), torch.zeros(2, 2), torch.ones(2))
     for weights in ([0.5, 0.6], [1.5, -0.5]):

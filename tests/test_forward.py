@@ -9,10 +9,15 @@ from hypothesis import strategies as st
 
 from ddpm_course import linear_schedule, q_sample, q_step
 from ddpm_course.errors import ShapeError, TimestepError
+from ddpm_course.forward import draw
 from ddpm_course.schedule import SCHEDULES
 
 each_family = pytest.mark.parametrize("name", reference.NAMES)
 ALL = torch.arange(1, 1001)
+
+
+def seeded(k: int) -> torch.Generator:
+    return torch.Generator().manual_seed(k)
 
 
 def on_off(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,3 +97,10 @@ def test_time_0_and_unequal_shapes_are_refused() -> None:
     for bad in (lambda: q_sample(schedule, x, 1, x[:1]), lambda: q_step(schedule, x, 1, x.T)):
         with pytest.raises(ShapeError, match="eps has shape"):
             bad()
+
+
+def test_draw_takes_type_and_device() -> None:
+    assert draw((2, 3)).dtype == torch.float32 and draw((2,), torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
+    assert torch.equal(draw((3,), None, seeded(1)), torch.randn(3, generator=seeded(1)))
+    assert draw((2,), torch.zeros(1, device="meta")).device.type == "meta"
+    assert draw((2,), torch.zeros(1, device="meta"), seeded(0)).device.type == "meta"

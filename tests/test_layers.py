@@ -19,7 +19,8 @@ LAYERS = [
     ["forward"],
     ["posterior"],
     ["prediction"],
-    ["elbo", "losses", "exact", "sampling"],
+    ["elbo", "losses", "exact", "sampling", "conventions"],
+    ["solvers"],
     ["guidance", "editing"],
     ["checkpoint", "ema"],
     ["interop"],
@@ -28,7 +29,7 @@ LAYERS = [
     ["__main__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-LEAVES = {"plots", "widgets", "proofs", "mistakes", "checks"}
+LEAVES = {"plots", "widgets", "symbols", "proofs", "mistakes", "checks"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
 
 

@@ -6,6 +6,7 @@ import reference
 import torch
 
 from ddpm_course import CourseError, cosine_schedule, diffusion_loss, linear_schedule, min_snr_weight, simple_loss, vlb_weight
+from ddpm_course.prediction import eps_to_v, eps_to_x_0
 
 ALL = torch.arange(2, 1001)
 
@@ -89,3 +90,18 @@ def test_one_line_of_algorithm_1(prediction: str) -> None:
     assert seen["y"] == "seven" and seen["t"] is t
     if prediction == "eps":
         assert torch.equal(diffusion_loss(net, schedule, x_0, t, eps, y="seven"), got)
+
+
+@pytest.mark.parametrize("t", [1, 2, 300, 1000])
+def test_one_error_has_three_sizes_that_convert(t: int) -> None:
+    """A wrong eps_hat by delta is a wrong x_0_hat by delta / sqrt(SNR) and a wrong v_hat by delta / sqrt(alpha_bar)."""
+    schedule, (x_t, eps, delta) = cosine_schedule(), torch.randn(3, 50, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    bar, snr = schedule.at(t), schedule.snr(t)
+    of_eps = simple_loss(eps + delta, eps)
+    of_x_0 = simple_loss(eps_to_x_0(schedule, x_t, t, eps + delta), eps_to_x_0(schedule, x_t, t, eps))
+    of_v = simple_loss(eps_to_v(schedule, x_t, t, eps + delta), eps_to_v(schedule, x_t, t, eps))
+    torch.testing.assert_close(of_x_0 * snr / of_eps, torch.ones(50, dtype=torch.float64), rtol=1e-9 / min(bar, 1 - bar) ** 0.5, atol=0)
+    torch.testing.assert_close(of_v * bar / of_eps, torch.ones(50, dtype=torch.float64), rtol=1e-9 / min(bar, 1 - bar) ** 0.5, atol=0)
+    weights = [min_snr_weight(schedule, t, kind) for kind in ("eps", "x_0", "v")]
+    assert weights[0] == pytest.approx(weights[1] / snr, rel=1e-12)
+    assert weights[2] == pytest.approx(weights[0] * bar, rel=1e-12)

@@ -1,13 +1,16 @@
 """Figures: what is drawn is what was given."""
 
+import io
 from collections.abc import Iterator
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from ddpm_course import plots  # noqa: E402
 from ddpm_course.errors import ShapeError  # noqa: E402
@@ -64,3 +67,24 @@ def test_curves_are_labelled() -> None:
     ax = plots.curves([1, 2], {"up": torch.tensor([1.0, 2.0]), "down": [2, 1]}, xlabel="t", yscale="log")
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["up", "down"]
     assert (ax.get_xlabel(), ax.get_yscale()) == ("t", "log") and list(ax.lines[0].get_ydata()) == [1, 2]
+
+
+def test_versus_draws_both_curves_and_the_truth() -> None:
+    wrong, right = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([1.0, 1.5, 1.2])
+    ax = plots.versus([3, 2, 1], wrong, right, truth=(2, 1.25), title="M0")
+    lines = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in ax.lines}
+    assert lines["wrong"] == ([3, 2, 1], wrong.tolist()) and lines["right"] == ([3, 2, 1], right.tolist())
+    assert lines["truth"] == ([1], [1.25]) and ax.xaxis_inverted() and ax.get_title() == "M0"
+    bars = plots.versus(["a", "b", "c"], wrong, right)
+    assert [bar.get_height() for bar in bars.patches] == [*wrong.tolist(), *right.tolist()]
+    assert [label.get_text() for label in bars.get_xticklabels()] == ["a", "b", "c"] and not bars.lines
+
+
+def test_a_compact_picture_is_small_and_the_same() -> None:
+    fig = plots.curves(range(50), {"a": [k**2 for k in range(50)]}).figure
+    whole = io.BytesIO()
+    fig.savefig(whole, format="png")
+    small = plots.compact_png(fig)
+    one, two = (torch.from_numpy(np.array(Image.open(io.BytesIO(data)).convert("RGB"))).float() for data in (whole.getvalue(), small))
+    assert len(small) < 0.6 * len(whole.getvalue()) and fig.number not in plt.get_fignums()
+    assert one.shape == two.shape and float((one - two).abs().mean()) < 1

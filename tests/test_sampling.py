@@ -20,7 +20,7 @@ from ddpm_course import (
     trajectory,
 )
 from ddpm_course.errors import ShapeError, TimestepError
-from ddpm_course.sampling import SPACINGS, check_grid, ddim_stepper, ddim_variance, ddpm_stepper, draw
+from ddpm_course.sampling import SPACINGS, check_grid, ddim_stepper, ddim_variance, ddpm_stepper
 from ddpm_course.schedule import SCHEDULES
 
 each_family = pytest.mark.parametrize("name", reference.NAMES)
@@ -198,6 +198,11 @@ def test_no_noise_at_the_end() -> None:
         for variance in ("posterior", "beta", "posterior_clipped", lambda t, s: 9.0):
             assert torch.equal(ddpm_step(schedule, x_t, eps, t, 0, z, variance), ddpm_step(schedule, x_t, eps, t, 0, None, variance))
         assert torch.equal(ddim_step(schedule, x_t, eps, t, 0, z, 1.0), ddim_step(schedule, x_t, eps, t, 0, None, 0.0))
+    nonsense = torch.full_like(x_t, float("nan"))  # z is not even read
+    assert (
+        ddpm_step(schedule, x_t, eps, 1, 0, nonsense).isfinite().all()
+        and ddim_step(schedule, x_t, eps, 1, 0, nonsense, 1.0).isfinite().all()
+    )
     clean = (x_t - (1 - schedule.at(20)) ** 0.5 * eps) / schedule.at(20) ** 0.5
     torch.testing.assert_close(ddpm_step(schedule, x_t, eps, 20, 0, None), clean, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(ddim_step(schedule, x_t, eps, 20, 0), clean, rtol=1e-10, atol=1e-10)
@@ -212,6 +217,9 @@ def test_your_own_variance_is_used() -> None:
 def test_eta_defaults_to_zero_and_needs_no_noise() -> None:
     schedule, (x_t, eps, z) = linear_schedule(), probes(3)
     assert torch.equal(ddim_step(schedule, x_t, eps, 9, 5), ddim_step(schedule, x_t, eps, 9, 5, z, 0.0))
+    late, early, nonsense = torch.full((3,), 9), torch.full((3,), 5), torch.full_like(x_t, float("nan"))
+    assert torch.equal(ddim_step(schedule, x_t, eps, late, early), ddim_step(schedule, x_t, eps, late, early, z, 0.0))
+    assert torch.equal(ddim_step(schedule, x_t, eps, 9, 5), ddim_step(schedule, x_t, eps, 9, 5, nonsense, 0.0))  # z is not read
     assert ddim_variance(schedule, 9, 5, 0.0) == 0
     assert ddim_variance(schedule, torch.tensor([9, 10]), torch.tensor([5, 5]), 0.5).shape == (2,)
     column = ddim_variance(schedule, torch.tensor([9, 10]), torch.tensor([5, 5]), 0.5, ndim=3)
@@ -349,13 +357,6 @@ def test_no_gradients_but_they_can_be_switched_on_inside() -> None:
     x_T = torch.ones(1, 2, requires_grad=True)
     for sample in (ddpm_sample, ddim_sample):
         assert not sample(guided, linear_schedule(5), x_T=x_T, num_steps=3).requires_grad
-
-
-def test_draw_takes_type_and_device() -> None:
-    assert draw((2, 3)).dtype == torch.float32 and draw((2,), torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
-    assert torch.equal(draw((3,), None, seed(1)), torch.randn(3, generator=seed(1)))
-    assert draw((2,), torch.zeros(1, device="meta")).device.type == "meta"
-    assert draw((2,), torch.zeros(1, device="meta"), seed(0)).device.type == "meta"
 
 
 @pytest.mark.parametrize("sample", [ddpm_sample, ddim_sample])

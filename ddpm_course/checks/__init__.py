@@ -1,6 +1,7 @@
 """Exercises that answer back: check("2.1", answer) compares with an independent formula and gives the hint that fits the mistake."""
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 from ..errors import CourseError, ValueCourseError
 
 BLANK = (None, Ellipsis)
+STILL_BLANK = "still blank"
+MODULES = {"B": "bugs", "Q": "quiz"}  # exercises that belong to no chapter
 
 
 class NotSolved(CourseError):
@@ -20,6 +23,7 @@ class Exercise:
     """A question's right answer (a number, a tensor or a function), hints, and the wrong answers that people give.
 
     For a function, `inputs` lists the argument tuples on which it is compared. `wrong` maps a hint to the wrong answer it answers.
+    `measure` turns an answer that cannot be compared as it is (a random one, a network, a letter) into numbers.
     """
 
     answer: Any
@@ -27,10 +31,14 @@ class Exercise:
     wrong: dict[str, Any] = field(default_factory=dict)
     inputs: tuple[tuple[Any, ...], ...] = ()
     tolerance: float = 1e-4
+    measure: Callable[[Any], Any] | None = None
 
 
 def _values(answer: Any, exercise: Exercise) -> list[torch.Tensor]:
-    results = [answer(*args) for args in exercise.inputs] if callable(answer) else [answer]
+    if exercise.measure:
+        results = [exercise.measure(answer)]
+    else:
+        results = [answer(*args) for args in exercise.inputs] if callable(answer) else [answer]
     return [torch.as_tensor(r, dtype=torch.float64) for r in results]
 
 
@@ -40,24 +48,25 @@ def _same(answer: Any, wanted: Any, exercise: Exercise) -> bool:
     return len(mine) == len(theirs) and all(map(close, mine, theirs))
 
 
-def exercises(chapter: int) -> dict[str, Exercise]:
-    """All exercises of one chapter, by number."""
+def exercises(chapter: int | str) -> dict[str, Exercise]:
+    """All exercises of one chapter, by number; "B" are the planted bugs, "Q" is the entry quiz."""
+    module = MODULES.get(str(chapter)) or f"ch{chapter:0>2}"
     try:
-        return importlib.import_module(f"{__name__}.ch{chapter:02d}").EXERCISES
+        return importlib.import_module(f"{__name__}.{module}").EXERCISES
     except ModuleNotFoundError as error:
         raise ValueCourseError(f"chapter {chapter} has no exercises") from error
 
 
 def verdict(number: str, answer: Any) -> str:
     """Empty if the answer is right; otherwise the hint that fits it."""
-    chapter = exercises(int(number.split(".")[0]))
+    chapter = exercises(number.split(".")[0])
     if number not in chapter:
         raise ValueCourseError(f"no exercise {number}; there are {', '.join(chapter)}")
     exercise = chapter[number]
     try:
         probe = answer(*exercise.inputs[0]) if callable(answer) and exercise.inputs else answer
         if any(probe is blank for blank in BLANK):
-            return f"still blank. Hint: {exercise.hint}"
+            return STILL_BLANK
         if _same(answer, exercise.answer, exercise):
             return ""
         hint = next((hint for hint, wrong in exercise.wrong.items() if _same(answer, wrong, exercise)), exercise.hint)

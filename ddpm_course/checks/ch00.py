@@ -49,4 +49,13 @@ EXERCISES = {
             "The exponent is -eps^2 / 2; the one half is missing.": lambda x_t, bar: 0.5 * (1 + math.tanh(2 * x_t * bar**0.5 / (1 - bar))),
         },
     ),
+    "0.5": Exercise(
+        answer=512_000 // 200,
+        hint="Examples in all: 2,000 steps of 256 points. They are spread evenly over 200 times.",
+        wrong={
+            "That is the number of examples in all. Each has one time, so they are spread over 200 times.": 512_000,
+            "A step does not walk through all times: each of its 256 points gets one time of its own.": 2000,
+            "You forgot the batch: every step has 256 points, each with its own time.": 10,
+        },
+    ),
 }

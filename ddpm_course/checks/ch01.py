@@ -77,4 +77,47 @@ EXERCISES = {
             ),
         },
     ),
+    "1.6": Exercise(
+        answer=lambda s, r, rho: (s + r * rho) ** 2 + r**2 * (1 - rho**2),  # w = rho u + sqrt(1 - rho^2) v
+        inputs=((0.6, 0.8, 0.5), (1.0, 2.0, -0.9), (0.3, 0.7, 0.2)),
+        hint="E[(s u + r w)^2] = s^2 + 2 s r E[u w] + r^2, because E[u^2] = E[w^2] = 1.",
+        wrong={
+            "Variances add only if the two are independent; here the mixed term is not 0.": lambda s, r, rho: s**2 + r**2,
+            "Standard deviations add only if both are the same noise, rho = 1.": lambda s, r, rho: (s + r) ** 2,
+            "The mixed term appears twice when the square is expanded.": lambda s, r, rho: s**2 + r**2 + s * r * rho,
+            "You took the root at the end; the question asks for the variance.": lambda s, r, rho: (s**2 + r**2 + 2 * s * r * rho) ** 0.5,
+        },
+    ),
+    "1.7": Exercise(
+        answer=lambda x, m, v, a, b: (m + a * v / (a**2 * v + b**2) * (x - a * m), v - (a * v) ** 2 / (a**2 * v + b**2)),
+        inputs=((0.4, 0.2, 0.5, 0.8, 0.6), (-1.0, 0.5, 2.0, 0.3, 0.9), (1.2, -0.7, 1.0, 0.5, 0.5)),
+        hint="The witness x says x / a, with variance (b / a)^2. Precisions add, and each mean counts with its precision.",
+        wrong={
+            "x is a x_0 plus noise. As a witness about x_0 it says x / a, with variance (b / a)^2.": lambda x, m, v, a, b: (
+                (m / v + x / b**2) / (1 / v + 1 / b**2),
+                1 / (1 / v + 1 / b**2),
+            ),
+            "b is a standard deviation; a precision is one over the square of it.": lambda x, m, v, a, b: (
+                (m / v + a * x / b) / (1 / v + a**2 / b),
+                1 / (1 / v + a**2 / b),
+            ),
+            "You returned the precision; the variance is its inverse.": lambda x, m, v, a, b: (
+                (m / v + a * x / b**2) / (1 / v + a**2 / b**2),
+                1 / v + a**2 / b**2,
+            ),
+            "That is what x alone says. The law of the data is a witness, too.": lambda x, m, v, a, b: (x / a, b**2 / a**2),
+        },
+    ),
+    "1.8": Exercise(
+        answer=lambda d: 2 * math.sqrt(d / 2) / d,  # |z|^2 has the Gamma law with shape d/2 and scale 2
+        inputs=((1,), (16,), (784,)),
+        hint="One z^2 has variance 3 - 1 = 2. The sum of d of them has variance 2d. Then divide by d.",
+        wrong={
+            "That is the variance; the question asks for the standard deviation.": lambda d: 2 / d,
+            "That belongs to the squared length itself; it still has to be divided by d.": lambda d: math.sqrt(2 * d),
+            "The variance of z^2 is E[z^4] - E[z^2]^2 = 3 - 1 = 2, not 1.": lambda d: 1 / math.sqrt(d),
+            "E[z^4] is not yet the variance of z^2: subtract the square of its mean.": lambda d: math.sqrt(3 / d),
+        },
+        tolerance=1e-6,
+    ),
 }

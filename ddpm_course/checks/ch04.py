@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from . import Exercise
 
 _JOINT = (0.05, 0.18, 0.06)
@@ -14,6 +16,14 @@ _X_AND_BETA = ((0.0, 0.5), (1.0, 0.3), (-0.7, 0.9))
 def _normal_kl(mean_1: float, std_1: float, mean_2: float, std_2: float) -> float:
     """KL of two Gaussians from their standard deviations: log ratio plus moments."""
     return math.log(std_2 / std_1) + (std_1**2 + (mean_1 - mean_2) ** 2) / (2 * std_2**2) - 0.5
+
+
+def _ratio_by_quadrature(m: float, s: float) -> float:
+    """Variance of z^2 eps / s over that of 2 z, z = m + s eps, each by Gauss-Hermite quadrature."""
+    eps, weight = np.polynomial.hermite_e.hermegauss(12)
+    weight, z = weight / weight.sum(), m + s * eps
+    variance = lambda g: float(weight @ g**2 - (weight @ g) ** 2)  # noqa: E731
+    return variance(z**2 * eps / s) / variance(2 * z)
 
 
 EXERCISES = {
@@ -67,6 +77,40 @@ EXERCISES = {
             ),
             "The variance is beta_1 itself; beta_1^2 would be the square of the variance.": lambda x_0, beta_1: _normal_kl(
                 math.sqrt(1 - beta_1) * x_0, beta_1, 0.0, 1.0
+            ),
+        },
+    ),
+    "4.5": Exercise(
+        answer=-2.5,
+        hint="log p(x) = ELBO + gap, and the gap is the KL divergence from the guess to the posterior.",
+        wrong={
+            "The bound lies below log p(x): the gap is added, not taken off.": -3.9,
+            "That is the bound itself; log p(x) is higher, by the gap.": -3.2,
+            "That is -log p(x), the price in nats; the question asks for log p(x).": 2.5,
+        },
+    ),
+    "4.6": Exercise(
+        answer=0.25 * math.log(0.1 * 0.36) + 0.5 * math.log(0.23),
+        hint="The pairs (0.1, 0.1), (0.1, 0.36), (0.36, 0.1), (0.36, 0.36), 1/4 each: average the two weights, then the logarithm, then the mean.",
+        wrong={
+            "That is the ELBO, with one draw: average the two weights *before* you take the logarithm.": 0.5 * math.log(0.1 * 0.36),
+            "You averaged everything before the logarithm. Only the two weights of a pair are averaged inside.": math.log(0.23),
+            "The mixed pair comes in two orders, so it counts twice.": (math.log(0.1) + math.log(0.36) + math.log(0.23)) / 3,
+            "That is log p(x). Two draws come nearer to it than one, but do not reach it.": math.log(0.29),
+        },
+    ),
+    "4.7": Exercise(
+        answer=_ratio_by_quadrature,
+        inputs=((1.0, 0.5), (0.3, 0.8), (2.0, 1.5)),
+        hint="E[z^4 eps^2] = m^4 + 18 m^2 s^2 + 15 s^4. Divide by s^2, subtract (2m)^2, and divide by 4 s^2.",
+        wrong={
+            "That is the second moment; a variance has the square of the mean, (2m)^2, taken off.": lambda m, s: (
+                (m**4 + 18 * m**2 * s**2 + 15 * s**4) / s**2 / (4 * s**2)
+            ),
+            "Upside down: the question is how many times larger the second is.": lambda m, s: 1 / _ratio_by_quadrature(m, s),
+            "The variance of 2z is 4 s^2: a factor enters squared.": lambda m, s: 2 * _ratio_by_quadrature(m, s),
+            "The log density's slope is (z - m) / s^2 = eps / s; the division by s is missing.": lambda m, s: (
+                (m**4 + 18 * m**2 * s**2 + 15 * s**4 - (2 * m * s) ** 2) / (4 * s**2)
             ),
         },
     ),

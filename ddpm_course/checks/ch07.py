@@ -19,6 +19,16 @@ def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tenso
 
 _QKV = tuple(tuple(torch.randn(n, d, generator=torch.Generator().manual_seed(10 * n + i)) for i, d in enumerate((4, 4, 3))) for n in (2, 5))
 
+
+def _stamp_by_stamp(k: int, s: int) -> list[list[int]]:
+    """Lay k x k stamps of ones, s apart, and read s x s pixels far from the border."""
+    sheet, count, middle = torch.zeros(20 * s + k, 20 * s + k), 20, 10 * s
+    for i in range(count):
+        for j in range(count):
+            sheet[i * s : i * s + k, j * s : j * s + k] += 1
+    return sheet[middle : middle + s, middle : middle + s].int().tolist()
+
+
 EXERCISES = {
     "7.1": Exercise(
         answer=2 * 64 + (9 * 64 * 32 + 32) + (128 * 32 + 32) + 2 * 32 + (9 * 32 * 32 + 32) + (64 * 32 + 32),
@@ -69,5 +79,32 @@ EXERCISES = {
                 torch.softmax(q @ k.T / q.shape[0] ** 0.5, dim=1) @ v
             ),
         },
+    ),
+    "7.5": Exercise(
+        answer=(3 * 128) ** 2 * 32**2,
+        hint="32 * 32 * 128 output numbers, each a sum over a 3x3 window in 128 channels.",
+        wrong={
+            "That is a 1x1 convolution: the window has 9 places.": 128 * 128 * 32 * 32,
+            "That is the number of weights. Each weight is used once for every pixel.": 9 * 128 * 128,
+            "Every output channel looks at all 128 input channels.": 9 * 128 * 32 * 32,
+            "You counted the additions as well; the question asks for multiplications.": 2 * 9 * 128 * 128 * 32 * 32,
+        },
+        tolerance=1e-9,
+    ),
+    "7.6": Exercise(
+        answer=_stamp_by_stamp,
+        inputs=((3, 2), (4, 2), (5, 3)),
+        hint="In a line, pixel r is covered by ceil((k - r) / s) stamps. The table is the product of the row's and the column's count.",
+        wrong={
+            "Counts multiply: each stamp in one direction meets each in the other.": lambda k, s: [
+                [-((a - k) // s) - ((b - k) // s) for b in range(s)] for a in range(s)
+            ],
+            "Round up, not down: a stamp that reaches the pixel with its last entry counts.": lambda k, s: [
+                [(k - a) // s * ((k - b) // s) for b in range(s)] for a in range(s)
+            ],
+            "That is the average; the counts differ from pixel to pixel unless s divides k.": lambda k, s: [[(k / s) ** 2] * s] * s,
+            "That is one dimension; the question asks for a table.": lambda k, s: [-((r - k) // s) for r in range(s)],
+        },
+        tolerance=1e-9,
     ),
 }

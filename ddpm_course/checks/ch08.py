@@ -1,6 +1,7 @@
 """Checks of chapter 08, training."""
 
 import math
+import statistics
 
 import torch
 
@@ -28,6 +29,14 @@ def _floor(alpha_bar: float, s: float) -> float:
     signal, noise = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
     covariance = signal * noise * (1 - s**2)
     return alpha_bar + (1 - alpha_bar) * s**2 - covariance**2 / (alpha_bar * s**2 + 1 - alpha_bar)
+
+
+def _variance_by_steps(d: float, n: int) -> float:
+    """The EMA's variance, step by step: independent parts, so squares of factors."""
+    variance = 0.0
+    for _ in range(n):
+        variance = d * d * variance + (1 - d) ** 2
+    return variance
 
 
 EXERCISES = {
@@ -75,5 +84,31 @@ EXERCISES = {
             "That is the variance of v without knowing x_t; knowing x_t makes it smaller.": lambda a, s: a + (1 - a) * s**2,
             "That is the floor for eps; divide by alpha_bar (8.2).": lambda a, s: a * s**2 / (a * s**2 + 1 - a),
         },
+    ),
+    "8.5": Exercise(
+        answer=lambda losses, sizes: statistics.fmean([loss for loss, n in zip(losses, sizes, strict=True) for _ in range(n)]),
+        inputs=(([1.0, 2.0], [64, 16]), ([0.5, 0.1, 0.3], [8, 8, 2])),
+        hint="Weigh each part's mean loss with its number of pictures, and divide by the number of all pictures.",
+        wrong={
+            "A mean of means counts a small part as much as a large one.": lambda losses, sizes: sum(losses) / len(losses),
+            "That is the sum over all pictures; divide by their number.": lambda losses, sizes: sum(
+                loss * n for loss, n in zip(losses, sizes, strict=True)
+            ),
+            "The parts' losses are means already; adding them up makes the gradient grow with the number of parts.": lambda losses, sizes: (
+                sum(losses)
+            ),
+        },
+    ),
+    "8.6": Exercise(
+        answer=_variance_by_steps,
+        inputs=((0.9, 5), (0.5, 3), (0.99, 100)),
+        hint="One step: variance <- d^2 variance + (1 - d)^2. Do it n times, from 0.",
+        wrong={
+            "A factor enters a variance squared: the new weight comes in with (1 - d)^2.": lambda d, n: (1 - d ** (2 * n)) / (1 + d),
+            "That is the sum of the shares, not of their squares.": lambda d, n: 1 - d**n,
+            "That is the limit for many steps; after n steps the factor 1 - d^(2n) remains.": lambda d, n: (1 - d) / (1 + d),
+            "The shares are not all 1 - d: a weight from j steps ago has (1 - d) d^j.": lambda d, n: n * (1 - d) ** 2,
+        },
+        tolerance=1e-6,
     ),
 }

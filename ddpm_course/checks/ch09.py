@@ -26,6 +26,28 @@ def _two_steps(v: float, bar_T: float, bar_s: float, last_noise: bool = False, s
     return second**power * (first**power + added) + (1 - bar_s if last_noise else 0)
 
 
+def _kept(kappa: float, bar_t: float, bar_s: float) -> float:
+    """What a step without noise keeps of the variance: all but the step's own 1 - alpha, over kappa_t."""
+    return 1 - (1 - bar_t / bar_s) / (bar_t * kappa + 1 - bar_t)
+
+
+def _x_0_hat(x_t: float, eps: float, bar_t: float) -> float:
+    """The guess of x_0 that goes with eps."""
+    return (x_t - math.sqrt(1 - bar_t) * eps) / math.sqrt(bar_t)
+
+
+def _clip(x: float) -> float:
+    """x, held in [-1, 1]."""
+    return max(-1.0, min(1.0, x))
+
+
+def _posterior_mean(x_0: float, x_t: float, bar_t: float, bar_s: float) -> float:
+    """The posterior's mean from the precisions of its two witnesses."""
+    alpha = bar_t / bar_s
+    prior, likelihood = 1 / (1 - bar_s), alpha / (1 - alpha)
+    return (prior * math.sqrt(bar_s) * x_0 + likelihood * x_t / math.sqrt(alpha)) / (prior + likelihood)
+
+
 EXERCISES = {
     "9.1": Exercise(
         answer=1000,
@@ -73,6 +95,38 @@ EXERCISES = {
             "Variances are multiplied by the square of the factor.": lambda v, T, s: _two_steps(v, T, s, squared=False),
             "You used beta at the first step; the question asks for beta~.": lambda v, T, s: _two_steps(v, T, s, kind="beta"),
             "That is the data's variance, what a perfect sampler would give; this one loses some of it.": lambda v, T, s: v,
+        },
+    ),
+    "9.5": Exercise(
+        answer=lambda kappa, bar_t, bar_s: 1 - (1 - bar_t / bar_s) / (bar_t * kappa + 1 - bar_t),
+        inputs=((0.25, 0.1, 0.4), (1.0, 0.3, 0.7), (2.0, 0.5, 0.55)),
+        hint="factor^2 kappa_t / kappa_s with factor = sqrt(alpha) kappa_s / kappa_t and alpha = alpha_bar_t / alpha_bar_s.",
+        wrong={
+            "The mean stays right without z, the variance does not.": lambda kappa, bar_t, bar_s: 1.0,
+            "That is the fraction of the standard deviation.": lambda kappa, bar_t, bar_s: math.sqrt(_kept(kappa, bar_t, bar_s)),
+            "The shrinking is missing: the step's factor has sqrt(alpha), so the variance has alpha.": lambda kappa, bar_t, bar_s: (
+                _kept(kappa, bar_t, bar_s) * bar_s / bar_t
+            ),
+            "Upside down: a fraction kept is at most 1.": lambda kappa, bar_t, bar_s: 1 / _kept(kappa, bar_t, bar_s),
+        },
+    ),
+    "9.6": Exercise(
+        answer=lambda x, eps, bar_t, bar_s: _posterior_mean(_clip(_x_0_hat(x, eps, bar_t)), x, bar_t, bar_s),
+        inputs=((1.5, -1.0, 0.3, 0.6), (0.2, 0.1, 0.8, 0.9), (-2.0, 0.5, 0.2, 0.5)),
+        hint="Clip x_0_hat and put it into the posterior mean, the form with x_0 and x_t.",
+        wrong={
+            "Nothing was clipped: the form with eps_hat does not see the clipped x_0_hat.": lambda x, eps, bar_t, bar_s: _posterior_mean(
+                _x_0_hat(x, eps, bar_t), x, bar_t, bar_s
+            ),
+            "You clipped the mean. x_s is noisy and may leave [-1, 1]; only x_0_hat is clipped.": lambda x, eps, bar_t, bar_s: _clip(
+                _posterior_mean(_x_0_hat(x, eps, bar_t), x, bar_t, bar_s)
+            ),
+            "That is the clipped x_0_hat, the end of the chain; the step stops at s.": lambda x, eps, bar_t, bar_s: _clip(
+                _x_0_hat(x, eps, bar_t)
+            ),
+            "That is a deterministic step with the old eps_hat, not the mean of the DDPM step.": lambda x, eps, bar_t, bar_s: (
+                math.sqrt(bar_s) * _clip(_x_0_hat(x, eps, bar_t)) + math.sqrt(1 - bar_s) * eps
+            ),
         },
     ),
 }

@@ -362,7 +362,7 @@ plt.show()
 # %% [markdown]
 # ## The map of the course
 #
-# Chapters 00 to 10 are here. The parts after them are planned and will be added; their line says what they will be about. The hours include the exercises. The whole course is made for 55 to 60 hours; the eleven chapters that exist take about 30.
+# Chapters 00 to 11 are here. The parts after them are planned and will be added; their line says what they will be about. The hours include the exercises. The whole course is made for 55 to 60 hours; the twelve chapters that exist take about 33.
 #
 # | | chapter | answers | hours |
 # |---|---|---|---:|
@@ -377,7 +377,7 @@ plt.show()
 # | | [08 train](08_train.ipynb) | How is it trained? Live, on real digits | 3 |
 # | | [09 sampling](09_sampling.ipynb) | How does one sample, and what does each line of a sampler do? | 3 |
 # | | [10 ddim](10_ddim.ipynb) | How can the same network sample in few steps, and without chance? | 3 |
-# | | 11 common mistakes (planned) | Which line is wrong? | 2 |
+# | | [11 common mistakes](11_common_mistakes.ipynb) | Which line is wrong? | 3 |
 # | **Trust** (planned) | 12 likelihood | How many bits does a picture cost? | 2.5 |
 # | | 13 score and ODE | What if the steps become infinitely small? | 3 |
 # | | 14 evaluation | How good are the samples, and are they copies? | 2.5 |
@@ -388,6 +388,8 @@ plt.show()
 # | | 19 editing | How are pictures repaired, enlarged and restyled? | 3 |
 # | | 20 series | Does it work for curves and sound? | 2.5 |
 # | | 21 latent diffusion | Why do the large models work on compressed pictures? | 2.5 |
+#
+# Not sure where you belong? [Ten questions](exercises/entry_quiz.ipynb) recommend a way in.
 #
 # **Two ways through.** The *straight path* is 00 → 01 → 02 → … → 10: derive first, build afterwards. The *code-first path* is 00 → 08 → 09 → 02 → 03 → 04 → 05 → 06: train and sample first, then find out why it worked. On that path take 01 along whenever a Gaussian bothers you, and 07 and 10 when you like.
 #
@@ -456,9 +458,17 @@ assert right < 1e-3 and abs(wrong / last_beta**0.5 - 1) < 0.1
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
+# The same exercises on a sheet of their own: [without solutions](exercises/00_tour_student.ipynb), [with solutions](exercises/00_tour_solution.ipynb).
+
+# %% [markdown]
 # **0.1 ★** A pixel is white, $x_0=1$. The noise is $\varepsilon=-0.5$ and $\bar\alpha_t=0.36$. What is $x_t$?
+
+# %% [markdown] tags=["hint"]
+# **Hint 0.1**
+#
+# Equation (0.1), with $\sqrt{0.36}=0.6$ for the picture. Which root belongs to the noise?
 
 # %% tags=["exercise"]
 noisy_pixel = ...
@@ -471,6 +481,11 @@ must_pass("0.1", noisy_pixel)
 # %% [markdown]
 # **0.2 ★** Given a noisy pixel, the clean one is black ($-1$) with probability 0.2 and white ($+1$) with probability 0.8. What does the oracle answer?
 
+# %% [markdown] tags=["hint"]
+# **Hint 0.2**
+#
+# What makes the squared error smallest? Equation (0.2) says it.
+
 # %% tags=["exercise"]
 best_guess = ...
 check("0.2", best_guess)
@@ -482,6 +497,11 @@ must_pass("0.2", best_guess)
 # %% [markdown]
 # **0.3 ★★** You draw 16 pictures together, as one batch, with a sampler of 25 steps. How many times is the network called?
 
+# %% [markdown] tags=["hint"]
+# **Hint 0.3**
+#
+# The network takes a whole batch at once, and answers for one time.
+
 # %% tags=["exercise"]
 calls = ...
 check("0.3", calls)
@@ -492,6 +512,11 @@ must_pass("0.3", calls)
 
 # %% [markdown]
 # **0.4 ★★★** A pixel is black or white with equal probability. At noise level $\bar\alpha$ you see $x_t$. Write the probability that it is *white*. (Compare $e^{-\varepsilon^2/2}$ for the two noises that would be needed.)
+
+# %% [markdown] tags=["hint"]
+# **Hint 0.4**
+#
+# White needs the noise $(x_t-\sqrt{\bar\alpha})/\sqrt{1-\bar\alpha}$, black the same with a plus. Each gets the weight $e^{-\varepsilon^2/2}$; divide one weight by the sum of both.
 
 # %% tags=["exercise"]
 def probability_of_white(x_t, alpha_bar):
@@ -508,6 +533,22 @@ def probability_of_white(x_t, alpha_bar):
 
 
 must_pass("0.4", probability_of_white)
+
+# %% [markdown]
+# **0.5 ★★** The 60 lines train for 2,000 steps with 256 points a step, and draw each point's time evenly from $1,\dots,200$. How often, on average, is one particular time, say $t=70$, visited in the whole training?
+
+# %% [markdown] tags=["hint"]
+# **Hint 0.5**
+#
+# Does a training step walk through the times, or does it jump to one? How many points does it handle?
+
+# %% tags=["exercise"]
+visits = ...
+check("0.5", visits)
+
+# %% tags=["solution"]
+visits = 2000 * 256 / 200  # one time for each point of each batch
+must_pass("0.5", visits)
 
 # %% [markdown]
 # ## What comes next

@@ -25,7 +25,7 @@ from ddpm_course import FiniteData, GaussianMixture, discretized_log_prob, linea
 from ddpm_course.checks import check, must_pass
 from ddpm_course.data import digits
 from ddpm_course.plots import BLUE, GREEN, GREY, ORANGE, RED, curves, show_rows, style
-from ddpm_course.proofs import Expect, agrees, derive, equation, inequality, limit, mu, normal, sigma, x_0, z
+from ddpm_course.proofs import Expect, agrees, derive, equation, inequality, limit, mu, normal, sigma, x_0, x_t, z
 
 style()
 
@@ -57,7 +57,13 @@ plt.show()
 #
 # The semicolon separates the point $x$, where we ask, from the parameters. "$x\sim\mathcal N(\mu,\sigma^2)$" means: $x$ is drawn with this density. The case $\mathcal N(0,1)$ is called the *standard* normal. It is one Gaussian among many; we keep the letter $z$, and later $\varepsilon$, for it.
 #
-# Three facts turn the formula into "mean $\mu$, variance $\sigma^2$". The next cell proves them by integrating. `N` is the density of (1.1), written so that SymPy displays it by its name and integrates its formula.
+# Three facts turn the formula into "area 1, mean $\mu$, variance $\sigma^2$". All three are integrals, and one substitution makes them simple: $x=\mu+\sigma z$. Then $dx=\sigma\,dz$, this $\sigma$ cancels the one under the root, and the *standard* bell $\frac{1}{\sqrt{2\pi}}e^{-z^2/2}$ is left. Three things have to be known about it.
+#
+# - *Its area is 1.* Why $\sqrt{2\pi}$? The square of the area under $e^{-z^2/2}$ is the volume under the hill $e^{-(z_1^2+z_2^2)/2}$, since the hill is the product of two bells. Cut the hill into rings: at distance $\ell$ from the top, a ring has length $2\pi\ell$ and height $e^{-\ell^2/2}$. The volume is $2\pi$ times the integral (1.2), so the area is $\sqrt{2\pi}$.
+# - *Its mean is 0.* The bell is the same left and right, $z$ changes sign, and the two halves cancel.
+# - *Its mean square is 1.* The derivative of the bell is $-z$ times the bell. Integrate by parts: differentiate one factor $z$, integrate the other together with the bell. At both ends the bell is 0.
+#
+# In the proofs, `N` is the density of (1.1), written so that SymPy displays it by its name and integrates its formula. Each line is checked against the line before it.
 
 # %% tags=["proof"]
 class N(sp.Function):
@@ -76,9 +82,19 @@ class N(sp.Function):
 
 
 x, everywhere = sp.Symbol("x", real=True), (-sp.oo, sp.oo)
-equation("1.2", sp.Integral(N(x, mu, sigma**2), (x, *everywhere)), 1)
-equation("1.3", sp.Integral(x * N(x, mu, sigma**2), (x, *everywhere)), mu)
-equation("1.4", sp.Integral((x - mu) ** 2 * N(x, mu, sigma**2), (x, *everywhere)), sigma**2)
+over_x, over_z, ell = (x, *everywhere), (z, *everywhere), sp.Symbol(r"\ell", positive=True)
+area = sp.Integral(N(z, 0, 1), over_z)
+equation("1.2", sp.Integral(ell * sp.exp(-(ell**2) / 2), (ell, 0, sp.oo)), 1)
+derive("1.3", sp.Integral(N(x, mu, sigma**2), over_x),
+       (area, "substitute; the sigmas cancel"),
+       (sp.Integer(1), "the hill, cut into rings"))
+derive("1.4", sp.Integral(x * N(x, mu, sigma**2), over_x),
+       (mu * area + sigma * sp.Integral(z * N(z, 0, 1), over_z), "substitute; split the sum"),
+       (mu, "area 1; left and right cancel"))
+derive("1.5", sp.Integral((x - mu) ** 2 * N(x, mu, sigma**2), over_x),
+       (sigma**2 * sp.Integral(z**2 * N(z, 0, 1), over_z), "substitute"),
+       (sigma**2 * area, "by parts"),
+       (sigma**2, "area 1"))
 
 # %% [markdown]
 # The area is 1, the mean is $\mu$, the mean squared distance from $\mu$ is $\sigma^2$. These proofs do not say why nature likes this shape. For us the reason is practical: the family stays inside itself under every operation of this course (scaling, adding, multiplying densities, conditioning). That is rare.
@@ -132,12 +148,27 @@ plt.show()
 # %% [markdown]
 # ## Scaling and shifting
 #
-# Take $x\sim\mathcal N(\mu,\sigma^2)$ and look at $y=ax+b$ with a number $a>0$. Stretching the axis by $a$ spreads the same probability over $a$ times the length. So the density at $y$ is the density at the point it came from, $x=(y-b)/a$, *divided by* $a$. Is the result a Gaussian again, and which one?
+# Take $x\sim\mathcal N(\mu,\sigma^2)$ and look at $y=ax+b$ with a number $a>0$. Stretching the axis by $a$ spreads the same probability over $a$ times the length. In the picture, the blue strip becomes the orange one: twice as wide, half as high, the same area.
+
+# %%
+stretched = torch.linspace(-3, 6, 451, dtype=torch.float64)
+fig, ax = plt.subplots(figsize=(7, 2.4))
+for mean_value, var_value, strip, color, label in ((0, 1, (0.5, 1), BLUE, "x"), (1, 4, (2, 3), ORANGE, "y = 2x + 1")):
+    inside = torch.linspace(*strip, 21, dtype=torch.float64)
+    ax.plot(stretched, bell(stretched, mean_value, var_value), color=color, label=label)
+    ax.fill_between(inside, bell(inside, mean_value, var_value), color=color, alpha=0.45)
+ax.set(title="twice as wide, half as high: the shaded areas are equal", ylim=(0, 0.45))
+ax.legend()
+plt.show()
+
+# %% [markdown]
+# So the density at $y$ is the density at the point it came from, $x=(y-b)/a$, *divided by* $a$. Is the result a Gaussian again, and which one? Two things must fit. In the exponent, multiply top and bottom by $a^2$: that is (1.6). In front, $a\sqrt{2\pi\sigma^2}=\sqrt{2\pi a^2\sigma^2}$, because a positive $a$ goes under the root as $a^2$. Together they are (1.7).
 
 # %% tags=["proof"]
 y, b = sp.symbols("y b", real=True)
 a = sp.Symbol("a", positive=True)
-equation("1.5", N((y - b) / a, mu, sigma**2) / a, N(y, a * mu + b, a**2 * sigma**2))
+equation("1.6", ((y - b) / a - mu) ** 2 / (2 * sigma**2), (y - (a * mu + b)) ** 2 / (2 * a**2 * sigma**2))
+equation("1.7", N((y - b) / a, mu, sigma**2) / a, N(y, a * mu + b, a**2 * sigma**2))
 
 # %% [markdown]
 # It is. In words: $a\,\mathcal N(\mu,\sigma^2)+b=\mathcal N(a\mu+b,\ a^2\sigma^2)$. The factor goes into the mean as it is, into the variance as its square. The proof took $a>0$; a negative $a$ also mirrors the axis, which leaves $a^2$ as it is and puts $|a|$ where we divided by $a$.
@@ -157,7 +188,7 @@ for a_value, b_value in ((3.0, 1.0), (-2.0, 0.5)):
 #
 # An expectation is an average over something that is drawn again and again. Its subscript says *what* is drawn again. Everything else is held fixed, and stays in the answer.
 #
-# $$ \mathbb E_{x}\big[f(x,y)\big] = \int f(x,y)\;p(x)\;dx \qquad\text{a function of } y \tag{1.6, definition} $$
+# $$ \mathbb E_{x}\big[f(x,y)\big] = \int f(x,y)\;p(x)\;dx \qquad\text{a function of } y \tag{1.8, definition} $$
 #
 # Papers on diffusion write $\mathbb E_q[\dots]$ with a single letter $q$. They mean: draw every variable that appears inside by the process $q$, and average. $\mathbb E_{q(x_t\mid x_0)}$ means: hold $x_0$ fixed, draw $x_t$ given it. When you are lost in a derivation, write the variables under the $\mathbb E$. That cures most of it.
 #
@@ -166,14 +197,30 @@ for a_value, b_value in ((3.0, 1.0), (-2.0, 0.5)):
 # %% tags=["proof"]
 e = normal(r"\varepsilon")
 noisy = a * x_0 + b * e
-equation("1.7", Expect(noisy**2, e), a**2 * x_0**2 + b**2)
-equation("1.8", Expect(noisy**2, x_0, e), a**2 * Expect(x_0**2, x_0) + b**2)
-equation("1.9", Expect(noisy**2, x_0), a**2 * Expect(x_0**2, x_0) + 2 * a * b * e * Expect(x_0, x_0) + b**2 * e**2)
+mixed = 2 * a * b * Expect(x_0, x_0) * Expect(e, e)
+derive("1.9", Expect(noisy**2, e),
+       (a**2 * x_0**2 + 2 * a * b * x_0 * Expect(e, e) + b**2 * Expect(e**2, e), "expand; the data value is fixed and leaves the average"),
+       (a**2 * x_0**2 + b**2, "the noise has mean 0 and mean square 1"))
+derive("1.10", Expect(noisy**2, x_0, e),
+       (a**2 * Expect(x_0**2, x_0) + mixed + b**2 * Expect(e**2, e), "expand; independence splits the mixed mean"),
+       (a**2 * Expect(x_0**2, x_0) + b**2, "the noise has mean 0 and mean square 1"))
+derive("1.11", Expect(noisy**2, x_0),
+       (a**2 * Expect(x_0**2, x_0) + 2 * a * b * e * Expect(x_0, x_0) + b**2 * e**2, "expand; now the noise is fixed"))
 
 # %% [markdown]
-# SymPy used three facts: the average is linear, $\mathbb E[\varepsilon]=0$ and $\mathbb E[\varepsilon^2]=1$. In (1.8) it also used that $x_0$ and $\varepsilon$ are independent, so that $\mathbb E_{x_0,\varepsilon}[x_0\varepsilon]=\mathbb E[x_0]\cdot 0$. Nothing was said about the law of $x_0$. That is why its second moment is left standing.
+# Three facts were used. The average is *linear*: sums are split, and what is held fixed comes out. The noise has $\mathbb E[\varepsilon]=0$ and, by (1.5), $\mathbb E[\varepsilon^2]=1$. And in (1.10), *independence*: the joint density of $x_0$ and $\varepsilon$ is the product $p(x_0)\,p(\varepsilon)$. Then the double integral of $x_0\,\varepsilon$ splits into two single ones, and the mean of the product is the product of the means, $\mathbb E[x_0]\cdot 0$. Nothing was said about the law of $x_0$. That is why its second moment is left standing.
 #
-# Notice the order: average (1.7) over $x_0$ and you get (1.8). An average over everything can be taken in stages, the innermost first. This is the *tower rule*, and chapter 05 uses it in every line.
+# Notice the order: average (1.9) over $x_0$, which was fixed until now, and you get (1.10).
+
+# %% tags=["proof"]
+equation("1.12", Expect(a**2 * x_0**2 + b**2, x_0), a**2 * Expect(x_0**2, x_0) + b**2)
+
+# %% [markdown]
+# An average over everything can be taken in stages, the innermost first. This is the **tower rule**, and chapter 05 uses it in every line:
+#
+# $\displaystyle \mathbb E_{x,y}\big[f(x,y)\big]=\mathbb E_{y}\Big[\;\mathbb E_{x\mid y}\big[f(x,y)\big]\Big].$
+#
+# Its reason is one line: $p(x,y)=p(y)\,p(x\mid y)$, so the double integral of $f$ may be done over $x$ first, with $p(x\mid y)$ and $y$ held fixed, and over $y$ afterwards. Independence is *not* needed; the inner average simply runs over $x$ drawn *given* $y$. In this course it reads: draw a picture $x_0$, hold it, average over all its noisy versions $x_t$; then average over the pictures.
 #
 # In code the subscript is the `dim` of a mean. Let rows be different $x_0$ and columns different $\varepsilon$. Averaging along a row is $\mathbb E_\varepsilon$; there is one answer a row. Averaging everything is $\mathbb E_{x_0,\varepsilon}$; there is one answer in all.
 
@@ -210,7 +257,7 @@ plt.show()
 # %% tags=["proof"]
 s, r = sp.symbols("s r", positive=True)
 z_1, z_2 = normal("z_1"), normal("z_2")
-derive("1.10", Expect((s * z_1 + r * z_2) ** 2, z_1, z_2),
+derive("1.13", Expect((s * z_1 + r * z_2) ** 2, z_1, z_2),
        (s**2 * Expect(z_1**2, z_1) + r**2 * Expect(z_2**2, z_2) + 2 * s * r * Expect(z_1, z_1) * Expect(z_2, z_2),
         "expand; independence splits the mixed mean"),
        (s**2 + r**2, "mean 0 and variance 1, twice"))
@@ -222,17 +269,17 @@ derive("1.10", Expect((s * z_1 + r * z_2) ** 2, z_1, z_2),
 
 # %% tags=["proof"]
 u = sp.Symbol("u", real=True)
-equation("1.11", sp.Integral(N(u, 0, s**2) * N(y - u, 0, r**2), (u, *everywhere)), N(y, 0, s**2 + r**2))
+equation("1.14", sp.Integral(N(u, 0, s**2) * N(y - u, 0, r**2), (u, *everywhere)), N(y, 0, s**2 + r**2))
 
 # %% [markdown]
-# The sum is a Gaussian again. This is the fact that lets a thousand noising steps be replaced by one jump (chapter 02). Means simply add, by (1.5): shift both bells. The proof says nothing about sums of *dependent* Gaussians, and the next experiment shows what happens then.
+# The sum is a Gaussian again. This is the fact that lets a thousand noising steps be replaced by one jump (chapter 02). Means simply add, by (1.7): shift both bells. The proof says nothing about sums of *dependent* Gaussians, and the next experiment shows what happens then.
 #
 # ### The same noise, used twice
 #
 # Draw $z$ once and use it in both places. Then $s\,z+r\,z=(s+r)\,z$: the two parts always push the same way. The standard deviations add now, in place of the variances.
 
 # %% tags=["proof"]
-equation("1.12", Expect((s * z + r * z) ** 2, z), (s + r) ** 2)
+equation("1.15", Expect((s * z + r * z) ** 2, z), (s + r) ** 2)
 
 # %%
 g = torch.Generator().manual_seed(4)
@@ -244,7 +291,7 @@ assert abs(float(fresh.var()) - 1.0) < 0.02 and abs(float(reused.var()) - 1.96) 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(9.5, 3))
 for ax, other, title in ((axes[0], second, "two draws: independent"), (axes[1], first, "one draw used twice")):
-    ax.scatter(0.6 * first[:1500], 0.8 * other[:1500], s=3, alpha=0.5, linewidths=0)
+    ax.scatter(0.6 * first[:800], 0.8 * other[:800], s=3, alpha=0.5, linewidths=0)
     ax.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", title=title, xlabel="first term", ylabel="second term")
 for name, total, color in (("fresh", fresh, BLUE), ("reused", reused, RED)):
     axes[2].hist(total.numpy(), bins=80, range=(-5, 5), density=True, alpha=0.45, color=color, label=name)
@@ -271,24 +318,36 @@ plt.show()
 # %% [markdown]
 # ## Multiplying two bells
 #
-# So far we added *variables*. Now we multiply *densities*, point by point. This is another operation, with another meaning. Suppose a thermometer says $x\approx m_1$, give or take $s$. A second one, independent of it, says $x\approx m_2$, give or take $r$. A value of $x$ is plausible if it is plausible for both: multiply the two bells, then divide by the area so that it is 1 again. Chapter 03 is this thermometer calculation, with the names prior and likelihood.
+# So far we added *variables*. Now we multiply *densities*, point by point. This is another operation, with another meaning. Suppose a thermometer says $x\approx m_1$, give or take $s$. A second one, independent of it, says $x\approx m_2$, give or take $r$. If the true value were $x$, how probable would *both* readings be? The errors are independent, so the two probabilities multiply, and a value of $x$ is plausible if it is plausible for both. Multiply the two bells, then divide by the area so that it is 1 again. (We had no opinion of our own about $x$. An opinion would be a third bell to multiply with.) Chapter 03 is this thermometer calculation, with the names prior and likelihood.
 #
 # A product of two exponentials adds their exponents. So we have to add two parabolas in $x$, and a sum of two parabolas is a parabola. **Completing the square** means: write it as one square plus a rest without $x$. Where is the vertex? Set the derivative to zero: $(x-m_1)/s^2+(x-m_2)/r^2=0$. Solved for $x$, that is the weighted mean $m$; we give it a name, and the new width too:
 #
-# $$ m = \frac{m_1/s^2 + m_2/r^2}{1/s^2+1/r^2}, \qquad \frac1v = \frac1{s^2}+\frac1{r^2} \tag{1.13, definition} $$
+# $$ m = \frac{m_1/s^2 + m_2/r^2}{1/s^2+1/r^2}, \qquad \frac1v = \frac1{s^2}+\frac1{r^2} \tag{1.16, definition} $$
 #
 # where $1/v$ is the factor of $x^2$ in the sum of the two parabolas: it says how steeply the sum bends. The inverse of a variance is called **precision**: precisions add, and each mean counts with its precision.
+#
+# Two polynomials in $x$ are equal if their coefficients are. So we expand the squares and compare $x^2$, $x$ and the rest, one at a time:
+#
+# - the factor of $x^2$ is $\frac1{s^2}+\frac1{r^2}$ on the left; the square $(x-m)^2/v$ has $\frac1v$ (1.17);
+# - the factor of $-2x$ is $\frac{m_1}{s^2}+\frac{m_2}{r^2}$ on the left; the square has $\frac mv$ (1.18);
+# - what the square does not use up is the rest, (1.19), and it is free of $x$.
 
 # %% tags=["proof"]
 m_1, m_2, m = sp.symbols("m_1 m_2 m", real=True)
 v = sp.Symbol("v", positive=True)
-combined = {m: (m_1 * r**2 + m_2 * s**2) / (r**2 + s**2), v: r**2 * s**2 / (r**2 + s**2)}  # 1.13, cleared of fractions
+combined = {m: (m_1 * r**2 + m_2 * s**2) / (r**2 + s**2), v: r**2 * s**2 / (r**2 + s**2)}  # 1.16, cleared of fractions
 two_squares = (x - m_1) ** 2 / s**2 + (x - m_2) ** 2 / r**2
-equation("1.14", two_squares, (x - m) ** 2 / v + (m_1 - m_2) ** 2 / (r**2 + s**2), given=combined)
-equation("1.15", s**2 * r**2, v * (s**2 + r**2), given=combined)
+equation("1.17", 1 / s**2 + 1 / r**2, 1 / v, given=combined)
+equation("1.18", m_1 / s**2 + m_2 / r**2, m / v, given=combined)
+top = (m_1**2 * r**2 + m_2**2 * s**2) * (r**2 + s**2) - (m_1 * r**2 + m_2 * s**2) ** 2
+derive("1.19", m_1**2 / s**2 + m_2**2 / r**2 - m**2 / v,
+       (top / (r**2 * s**2 * (r**2 + s**2)), "put in m and v; one denominator"),
+       ((m_1 - m_2) ** 2 / (r**2 + s**2), "multiply out: the fourth powers cancel, then a common factor"), given=combined)
+equation("1.20", two_squares, (x - m) ** 2 / v + (m_1 - m_2) ** 2 / (r**2 + s**2), given=combined)
+equation("1.21", s**2 * r**2, v * (s**2 + r**2), given=combined)
 
 # %% [markdown]
-# (1.14) takes care of the exponents, (1.15) of the factors in front. Put both into (1.1) and the product of the densities is
+# (1.20) collects the three lines and takes care of the exponents; (1.21) takes care of the factors in front. Put both into (1.1) and the product of the densities is
 #
 # $\displaystyle \mathcal N(x;\,m_1,s^2)\;\mathcal N(x;\,m_2,r^2)=\underbrace{\mathcal N(m_1;\,m_2,\,s^2+r^2)}_{\text{a number, free of }x}\;\cdot\;\mathcal N(x;\,m,v).$
 #
@@ -296,7 +355,10 @@ equation("1.15", s**2 * r**2, v * (s**2 + r**2), given=combined)
 
 # %% tags=["proof"]
 product = sp.log(N(x, m_1, s**2)) + sp.log(N(x, m_2, r**2))
-equation("1.16", product, sp.log(N(m_1, m_2, s**2 + r**2)) + sp.log(N(x, m, v)), given=combined)
+equation("1.22", product, sp.log(N(m_1, m_2, s**2 + r**2)) + sp.log(N(x, m, v)), given=combined)
+
+# %% [markdown]
+# This line also repays a debt. The convolution (1.14) was integrated by SymPy; now we can do it by hand. Under the integral stands $\mathcal N(u;0,s^2)\,\mathcal N(y-u;0,r^2)$. The second factor depends only on the distance of $u$ and $y$, so it is $\mathcal N(u;y,r^2)$: a product of two bells in $u$. By (1.22), with $m_1=0$ and $m_2=y$, it is $\mathcal N(0;y,s^2+r^2)$ times a bell in $u$ of area 1. Integrate over $u$, and $\mathcal N(y;0,s^2+r^2)$ is left.
 
 # %%
 m1_value, s_value, m2_value, r_value = -1.0, 0.8, 1.0, 0.5
@@ -346,12 +408,14 @@ explore(draw, mean=slider(-3.0, 3.0, 1.0, 0.1), std=slider(0.2, 2.0, 0.5, 0.1),
 # %% tags=["proof"]
 c = sp.Symbol("c", real=True)
 loss = (mu + sigma * z - c) ** 2
-equation("1.17", Expect(loss, z), (mu - c) ** 2 + sigma**2)
-equation("1.18", Expect(sp.diff(loss, mu), z), 2 * (mu - c))
-equation("1.19", Expect(sp.diff(loss, sigma), z), 2 * sigma)
+derive("1.23", Expect(loss, z),
+       ((mu - c) ** 2 + 2 * (mu - c) * sigma * Expect(z, z) + sigma**2 * Expect(z**2, z), "expand; only z is drawn"),
+       ((mu - c) ** 2 + sigma**2, "mean 0, mean square 1"))
+equation("1.24", Expect(sp.diff(loss, mu), z), 2 * (mu - c))
+equation("1.25", Expect(sp.diff(loss, sigma), z), 2 * sigma)
 
 # %% [markdown]
-# The right sides of (1.18) and (1.19) are the derivatives of the right side of (1.17). So differentiating inside the average gave the derivative *of* the average. Now PyTorch, with a hundred thousand draws. It knows nothing of the formulas.
+# The right sides of (1.24) and (1.25) are the derivatives of the right side of (1.23). So differentiating inside the average gave the derivative *of* the average. This may be done because $z$ is drawn from a law without $\mu$ and $\sigma$: the weights of the average do not move when the parameters do. Now PyTorch, with a hundred thousand draws. It knows nothing of the formulas.
 
 # %%
 mean, std = torch.tensor(0.5, requires_grad=True), torch.tensor(0.8, requires_grad=True)
@@ -376,21 +440,36 @@ assert float(mean.grad) == 0
 #
 # Chapter 06 will train a network $\varepsilon_\theta(x_t,t)$ to guess the noise in a picture. It can never guess it exactly: different noises on different pictures can give the same $x_t$. What does a network learn that is punished by the square of its error? It learns the **conditional mean** $\mathbb E[\varepsilon\mid x_t]$: the average of all noises that could have led here.
 #
-# The argument needs one $x_t$ at a time. Fix it. The unknown $y$ (here the noise) is still random, with its law given $x_t$. The network must answer one number $f$. Its average loss is
+# The argument needs one $x_t$ at a time. Fix it. The unknown $y$ (here the noise) is still random; $\mathbb E_y$ runs over its law *given this* $x_t$. The network must answer one number $f$. Its average loss is
 
 # %% tags=["proof"]
 target, f = sp.symbols("y f", real=True)
 m_y = Expect(target, target)
-derive("1.20", Expect((target - f) ** 2, target),
+derive("1.26", Expect((target - f) ** 2, target),
        (Expect(target**2, target) - 2 * f * m_y + f**2, "expand; f is fixed, so it leaves the mean"),
        (Expect(target**2, target) - m_y**2 + (f - m_y) ** 2, "add and subtract the squared mean"))
 
 # %% [markdown]
-# The first two terms are the variance of $y$; no answer $f$ can change it. The last is a square, and it is zero exactly for $f=\mathbb E_y[y]$. Two lessons for later. The best answer to a squared loss is the conditional mean. And *the loss does not go to 0*: what remains is the conditional variance. The proof does not say that a network finds this answer, only that none is better.
+# Put $f=\mathbb E_y[y]$ into (1.26): the square vanishes, and what is left is the mean squared distance of $y$ from its own mean. So the other two terms are the variance of $y$; no answer $f$ can change it. The square is zero exactly for $f=\mathbb E_y[y]$.
+#
+# Is what is best for one $x_t$ also best for the whole loss? By the tower rule the whole loss is $\mathbb E_{x_t}\big[\mathbb E_{y\mid x_t}[(y-f(x_t))^2]\big]$. The network may give another answer at each $x_t$, so every inner average can be made as small as possible, each on its own. Two lessons for later. The best answer to a squared loss is the conditional mean. And *the loss does not go to 0*: what remains is the conditional variance. The proof does not say that a network finds this answer, only that none is better.
 #
 # Now the picture. The data are just two points, $x_0=-1$ and $x_0=+1$, equally likely. We mix them with noise, $x_t=a\,x_0+b\,\varepsilon$, with the $a$ and $b$ of chapter 02 at $t=260$, where signal and noise are about equal. Each dot is one pair $(x_t,\varepsilon)$. The orange dots average $\varepsilon$ in thin slices of $x_t$: no theory in them.
 #
-# The black curve is the theory. Given $x_t$, the point was $+1$ with some probability $w$ and then $\varepsilon=(x_t-a)/b$, or it was $-1$ and then $\varepsilon=(x_t+a)/b$. Bayes gives $w$ from the heights of the two bells, and the mean of the two answers is $(x_t-a\,(2w-1))/b$, where $2w-1=\tanh(a\,x_t/b^2)$.
+# The black curve is the theory. Given $x_t$, the point was $+1$ with some probability $w$ and then $\varepsilon=(x_t-a)/b$, or it was $-1$ and then $\varepsilon=(x_t+a)/b$. Bayes gives $w$ (1.27): the height of one bell at $x_t$, over the heights of both. In the quotient of the two heights the squares leave $(x_t+a)^2-(x_t-a)^2=4a\,x_t$. The last line of (1.28) is the definition of $\tanh(a\,x_t/b^2)$. And the mean of the two possible answers, with weights $w$ and $1-w$, is (1.29).
+
+# %% tags=["proof"]
+width, w = sp.Symbol("b", positive=True), sp.Symbol("w")
+plus, minus = N(x_t, a, width**2), N(x_t, -a, width**2)
+u_t = a * x_t / width**2
+logistic = 1 / (1 + sp.exp(-2 * u_t))
+derive("1.27", (plus / 2) / (plus / 2 + minus / 2),
+       (plus / (plus + minus), "both points are equally likely: the halves cancel"),
+       (logistic, "divide top and bottom by the first bell"))
+derive("1.28", 2 * logistic - 1,
+       ((1 - sp.exp(-2 * u_t)) / (1 + sp.exp(-2 * u_t)), "one denominator"),
+       ((sp.exp(u_t) - sp.exp(-u_t)) / (sp.exp(u_t) + sp.exp(-u_t)), "multiply top and bottom by a power of e"))
+equation("1.29", w * (x_t - a) / width + (1 - w) * (x_t + a) / width, (x_t - a * (2 * w - 1)) / width)
 
 # %%
 bar = float(linear_schedule().alpha_bar[260])
@@ -434,7 +513,7 @@ print({name: f"{loss:.2f}" for name, loss in losses.items()})
 assert 0.05 < losses["conditional mean"] < losses["best line"] < losses["zero"]
 
 # %% [markdown]
-# Even the best guess keeps a loss of 0.45. That is not bad training: it is the conditional variance of (1.20), averaged.
+# Even the best guess keeps a loss of 0.45. That is not bad training: it is the conditional variance of (1.26), averaged.
 #
 # With real data the two thin branches become a cloud. Below each point is replaced by a little blob of standard deviation 0.3. The oracle for such blobs averages in the same way, with one more Gaussian inside (its formula is in the docstring of `GaussianMixture.eps_model`; here the orange dots check it). The picture shows the whole idea of the course: the dots are what training sees, the curve is what a perfect network says.
 
@@ -446,7 +525,7 @@ which = torch.bucketize(x_t_blobs, edges.double())
 means = [float(eps_draws[which == k].mean()) for k in range(1, 45)]
 curve = blobs.eps_model(linear_schedule())(centres[:, None].double(), torch.full((44,), 260))[:, 0]
 fig, ax = plt.subplots(figsize=(7, 3.4))
-ax.scatter(x_t_blobs[:2000], eps_draws[:2000], s=3, alpha=0.35, linewidths=0)
+ax.scatter(x_t_blobs[:1200], eps_draws[:1200], s=3, alpha=0.35, linewidths=0)
 ax.plot(centres, curve, color="black", label=r"oracle: $\mathbb{E}[\varepsilon\,|\,x_t]$")
 ax.plot(centres, means, "o", color=ORANGE, markersize=4, label="average in thin slices")
 ax.set(xlabel="$x_t$", ylabel=r"$\varepsilon$", ylim=(-3.5, 3.5), xlim=(-2.5, 2.5), title="a least-squares cloud")
@@ -458,17 +537,19 @@ assert float((curve - torch.tensor(means)).abs()[8:-8].max()) < 0.1
 #
 # A picture with $d$ pixels gets $d$ independent standard normals, written $z\sim\mathcal N(0,I)$. The matrix $I$ says: variance 1 for each pixel, no correlation between pixels. Such noise is **isotropic**: its density depends on the length $\lVert z\rVert$ only, so no direction is special. All our calculations can be done for one pixel and used for all.
 #
-# Yet many dimensions hold a surprise. How long is $z$? Its squared length is a sum of $d$ independent terms $z_i^2$. Each has mean 1 and, as the next cell proves, variance 2.
+# Yet many dimensions hold a surprise. How long is $z$? Its squared length is a sum of $d$ independent terms $z_i^2$. Each has mean 1. Its variance needs the fourth moment, which is 3: integrate by parts as in (1.5), and the derivative of $z^3$ brings the factor. So the variance is 2.
 
 # %% tags=["proof"]
-derive("1.21", Expect((z**2 - 1) ** 2, z),
+derive("1.30", sp.Integral(z**4 * N(z, 0, 1), over_z),
+       (3 * sp.Integral(z**2 * N(z, 0, 1), over_z), "by parts"),
+       (sp.Integer(3), "the variance is 1"))
+derive("1.31", Expect((z**2 - 1) ** 2, z),
        (Expect(z**4, z) - 2 * Expect(z**2, z) + 1, "expand"),
        (3 - 2 * Expect(z**2, z) + 1, "the fourth moment is 3"),
        (sp.Integer(2), "the second moment is 1"))
-equation("1.22", sp.Integral(x**4 * N(x, 0, 1), (x, *everywhere)), 3)
 
 # %% [markdown]
-# So the squared length has mean $d$ and variance $2d$: it is $d$, give or take $\sqrt{2d}$. Relative to $d$ that is nothing once $d$ is large. The length itself is $\sqrt d$, give or take about $0.7$, *whatever* $d$ is. Nearly all of the probability lives in a thin shell of radius $\sqrt d$. The density is highest at 0, and still nobody is there: there is hardly any volume near 0.
+# So the squared length has mean $d$ and variance $2d$: it is $d$, give or take $\sqrt{2d}$. Relative to $d$ that is nothing once $d$ is large. The length itself is $\sqrt d$, give or take about $0.7$, *whatever* $d$ is: near $d$ the root has slope $1/(2\sqrt d)$, and $\sqrt{2d}$ times that slope is $1/\sqrt2$. Nearly all of the probability lives in a thin shell of radius $\sqrt d$. The density is highest at 0, and still nobody is there: there is hardly any volume near 0.
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 2.8))
@@ -488,8 +569,8 @@ plt.show()
 # %% tags=["proof"]
 sizes = [4, 16, 64, 256, 1024]
 mean_length = [2**0.5 * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2)) for d in sizes]
-limit("1.23", sp.Symbol(r"\mathbb{E}_z \lVert z \rVert / \sqrt{d}"), sp.Integer(1), sizes=sizes,
-      errors=[length / d**0.5 - 1 for length, d in zip(mean_length, sizes, strict=True)], order=1)
+limit("1.32", sp.Symbol(r"\mathbb{E}_z \lVert z \rVert / \sqrt{d}"), sp.Integer(1), sizes=sizes,
+      measured=[length / d**0.5 for length, d in zip(mean_length, sizes, strict=True)], order=1)
 assert all(abs(float(lengths[d].mean()) - length) < 0.03 for d, length in zip(sizes[:4], mean_length[:4], strict=True))
 
 # %% [markdown]
@@ -497,12 +578,12 @@ assert all(abs(float(lengths[d].mean()) - length) < 0.03 for d, length in zip(si
 #
 # ## Monte Carlo: how wrong is an average?
 #
-# We keep replacing expectations by averages over $n$ draws. Such an average is itself random. Let each draw be $\mu+\sigma z_i$ (for the variance any law with variance $\sigma^2$ would do). The error of the average is the sum of the $\sigma z_i$, divided by $n$. By induction the sum has variance $n\sigma^2$: assume the first $n-1$ errors together have variance $(n-1)\sigma^2$, so that we may write them as $\sqrt{n-1}\,\sigma z'$ with a $z'$ of variance 1; then add one more.
+# We keep replacing expectations by averages over $n$ draws. Such an average is itself random. Let each draw be $\mu+\sigma z_i$ (for the variance any law with variance $\sigma^2$ would do). The error of the average is the sum of the $\sigma z_i$, divided by $n$. Its mean is 0, so on average the answer is right. Its size follows by induction: the sum of $n$ errors has variance $n\sigma^2$. For $n=1$ there is nothing to show. Assume that the first $n-1$ errors together have variance $(n-1)\sigma^2$, so that we may write them as $\sqrt{n-1}\,\sigma z'$ with a $z'$ of variance 1; then add one more. The average below runs over all the draws.
 
 # %% tags=["proof"]
 n = sp.Symbol("n", positive=True)
 z_old, z_n = normal("z'"), normal("z_n")
-derive("1.24", Expect(((sp.sqrt(n - 1) * sigma * z_old + sigma * z_n) / n) ** 2, z_old, z_n),
+derive("1.33", Expect(((sp.sqrt(n - 1) * sigma * z_old + sigma * z_n) / n) ** 2, z_old, z_n),
        (((n - 1) * sigma**2 * Expect(z_old**2, z_old) + sigma**2 * Expect(z_n**2, z_n)) / n**2,
         "independent: variances add"),
        (sigma**2 / n, "n - 1 and 1 make n; one n cancels"))
@@ -513,8 +594,8 @@ derive("1.24", Expect(((sp.sqrt(n - 1) * sigma * z_old + sigma * z_n) / n) ** 2,
 # %% tags=["proof"]
 g, sizes = torch.Generator().manual_seed(9), [10, 100, 1000, 10_000]
 errors = [float(((torch.randn(400, k, generator=g) ** 2).mean(1) - 1).square().mean().sqrt()) for k in sizes]
-average = sp.Symbol(r"\frac{1}{n}\sum_{i=1}^{n} z_i^2")
-limit("1.25", average, sp.Integer(1), sizes=sizes, errors=errors, order=0.5, tolerance=0.05)
+typical = sp.Symbol(r"\text{root mean square of}\ \left(\frac{1}{n}\sum_{i=1}^{n} z_i^2 - 1\right)")
+limit("1.34", typical, sp.Integer(0), sizes=sizes, measured=errors, order=0.5, tolerance=0.05)
 
 # %%
 fig, ax = plt.subplots(figsize=(6, 2.9))
@@ -525,7 +606,7 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# The dots lie on the line, with slope $-\frac12$. The constant fits too: $z^2$ has variance 2 by (1.21).
+# The dots lie on the line, with slope $-\frac12$. The constant fits too: $z^2$ has variance 2 by (1.31).
 #
 # A Monte-Carlo number without its standard error says little. In this course we accept a match if it is within 4 standard errors. How often would an honest average miss by more than 2, and by more than 4? We let a thousand experiments with 400 draws each vote. For each one the standard error is estimated from its own draws.
 
@@ -541,9 +622,9 @@ assert 30 < beyond_2 < 70 and beyond_4 <= 2
 #
 # A **Markov chain** is a sequence $x_0,x_1,x_2,\dots$ in which each member is drawn from its predecessor alone. Once you know where the chain *is*, where it *was* tells you nothing more about where it goes:
 #
-# $$ q(x_t\mid x_{t-1},x_{t-2},\dots,x_0) = q(x_t\mid x_{t-1}) \tag{1.26, definition} $$
+# $$ q(x_t\mid x_{t-1},x_{t-2},\dots,x_0) = q(x_t\mid x_{t-1}) \tag{1.35, definition} $$
 #
-# (The letter $q$ stands for the law of a process that we choose ourselves.) It follows that the law of the whole path is a product of steps, by splitting off one factor at a time: $q(x_1,\dots,x_T\mid x_0)=q(x_1\mid x_0)\,q(x_2\mid x_1)\cdots q(x_T\mid x_{T-1})$.
+# (The letter $q$ stands for the law of a process that we choose ourselves.) It follows that the law of the whole path is a product of steps. First the product rule, which holds for any process: split off one member at a time, $q(x_1,x_2\mid x_0)=q(x_1\mid x_0)\,q(x_2\mid x_1,x_0)$, and so on. Then the Markov property: drop from each condition all but the last member. What is left is $q(x_1,\dots,x_T\mid x_0)=q(x_1\mid x_0)\,q(x_2\mid x_1)\cdots q(x_T\mid x_{T-1})$.
 #
 # Two things that *Markov* does not mean. It does not mean that $x_t$ is independent of $x_0$: the memory travels through the members in between. And it does not depend on the direction of your interest: you may well ask about the past, given the future.
 #
@@ -571,7 +652,7 @@ for name, path in (("Markov", walk(0.8, 0.0)), ("two steps of memory", walk(0.5,
 #
 # The bound of chapter 05 consists of distances between Gaussians. The distance is the **Kullback–Leibler divergence**, short KL. Draw $x$ from the first law; ask by how much the first log density exceeds the second; average.
 #
-# $$ \mathrm{KL}(p_1\,\Vert\,p_2) = \mathbb E_{x\sim p_1}\big[\log p_1(x)-\log p_2(x)\big] \tag{1.27, definition} $$
+# $$ \mathrm{KL}(p_1\,\Vert\,p_2) = \mathbb E_{x\sim p_1}\big[\log p_1(x)-\log p_2(x)\big] \tag{1.36, definition} $$
 #
 # The average runs over the *first* law: look at the subscript. The unit is the nat (natural logarithm); divide by $\log 2$ for bits. For two Gaussians we write the draw as $x=\mu_1+\sigma_1z$. Then everything is a polynomial in $z$. The first log density is $-\log\sigma_1-\frac12z^2$ and the second $-\log\sigma_2-\frac{(\mu_1+\sigma_1z-\mu_2)^2}{2\sigma_2^2}$; the terms $-\frac12\log2\pi$ cancel.
 
@@ -580,22 +661,23 @@ mu_1, mu_2 = sp.symbols("mu_1 mu_2", real=True)
 sigma_1, sigma_2 = sp.symbols("sigma_1 sigma_2", positive=True)
 log_ratio = sp.log(sigma_2 / sigma_1) - z**2 / 2 + (mu_1 + sigma_1 * z - mu_2) ** 2 / (2 * sigma_2**2)
 x_draw = mu_1 + sigma_1 * z
-equation("1.28", sp.log(N(x_draw, mu_1, sigma_1**2)) - sp.log(N(x_draw, mu_2, sigma_2**2)), log_ratio)
+equation("1.37", sp.log(N(x_draw, mu_1, sigma_1**2)) - sp.log(N(x_draw, mu_2, sigma_2**2)), log_ratio)
 kl = sp.log(sigma_2 / sigma_1) - sp.Rational(1, 2) + (sigma_1**2 + (mu_1 - mu_2) ** 2) / (2 * sigma_2**2)
-derive("1.29", Expect(log_ratio, z),
+derive("1.38", Expect(log_ratio, z),
        (sp.log(sigma_2 / sigma_1) - sp.Rational(1, 2) + Expect((mu_1 - mu_2 + sigma_1 * z) ** 2, z) / (2 * sigma_2**2),
-        "variance of z is 1"),
+        "constants leave the average; the mean square of z is 1"),
        (kl, "expand the square; the mixed term has mean 0"), source="Ho section 3.2 uses it")
 
 # %% [markdown]
-# Read it with the ratio $\rho=\sigma_1^2/\sigma_2^2$: $\mathrm{KL}=\frac12(\rho-1-\log\rho)+\frac{(\mu_1-\mu_2)^2}{2\sigma_2^2}$. The first bracket punishes a wrong width, the second a wrong mean, measured in units of the *second* width. With equal variances only the second is left: **the KL of two Gaussians of equal width is a squared distance of their means.** This one sentence is why, in the end, diffusion models are trained with a squared error.
+# Read it with the ratio $\rho=\sigma_1^2/\sigma_2^2$: $\mathrm{KL}=\frac12(\rho-1-\log\rho)+\frac{(\mu_1-\mu_2)^2}{2\sigma_2^2}$. The first bracket punishes a wrong width, the second a wrong mean, measured in units of the *second* width. With equal variances only the second is left: **the KL of two Gaussians of equal width is a squared distance of their means.** This one sentence is why, in the end, diffusion models are trained with a squared error. And for a picture? If its pixels are independent under both laws, the log densities are sums over pixels, and so is the KL.
 #
 # It is never negative. The second term is a square. The first has derivative $\frac12(1-1/\rho)$, negative for $\rho<1$ and positive for $\rho>1$, so its minimum is at $\rho=1$, where it is 0. The next cell tries this on a grid of cases, and compares the displayed formula with the package.
 
 # %% tags=["proof"]
 tried = [(p, q, w) for p in (-1, 0.3, 2) for q in (0.1, 0.7, 3) for w in (0.2, 0.7, 1)]
 cases = [{mu_1: p, mu_2: 0.3, sigma_1: q, sigma_2: w} for p, q, w in tried]
-inequality("1.30", kl, sp.Integer(0), cases=cases)
+same = {mu_1: 0.3, mu_2: 0.3, sigma_1: 0.7, sigma_2: 0.7}
+inequality("1.39", kl, sp.Integer(0), cases=cases, equality=same)
 for case, (p, q, w) in list(zip(cases, tried, strict=True))[::5]:
     agrees(kl, case, normal_kl(torch.tensor(p, dtype=torch.float64), q**2, 0.3, w**2))
 
@@ -615,7 +697,7 @@ curves(ratio, {"equal means": normal_kl(0 * ratio, ratio, 0.0, 1.0)}, right,
 assert float(wide_first) > float(narrow_first) > 0
 
 # %% [markdown]
-# Is the definition really what the formula computes? Monte Carlo, straight from (1.27), with its standard error.
+# Is the definition really what the formula computes? Monte Carlo, straight from (1.36), with its standard error.
 
 # %%
 x_draws = 1.0 + 0.5 * torch.randn(100_000, generator=torch.Generator().manual_seed(12), dtype=torch.float64)
@@ -633,7 +715,7 @@ assert abs(float(log_ratios.mean()) - exact) < 4 * standard_error
 #
 # Pixels come in 256 steps. Sometimes we want an honest probability for a pixel value, and not a density. So cut the axis $[-1,1]$ into bins of width $2/255$ around the 256 values and take the area of the bell over each bin. The two outer bins reach to infinity, so that nothing is lost. This is the discretised decoder of Ho eq. 13, and it closes the circle to the beginning of this chapter. With $\Phi$ for the area to the left, and $\delta=1/255$,
 #
-# $$ P(x) = \Phi\Big(\frac{x+\delta-\mu}{\sigma}\Big)-\Phi\Big(\frac{x-\delta-\mu}{\sigma}\Big), \qquad \Phi=1 \text{ above the last bin, } 0 \text{ below the first} \tag{1.31, definition} $$
+# $$ P(x) = \Phi\Big(\frac{x+\delta-\mu}{\sigma}\Big)-\Phi\Big(\frac{x-\delta-\mu}{\sigma}\Big), \qquad \Phi=1 \text{ above the last bin, } 0 \text{ below the first} \tag{1.40, definition} $$
 #
 # By hand with the error function: $\Phi(u)=\frac12\big(1+\mathrm{erf}(u/\sqrt2)\big)$. The probabilities sum to 1, none exceeds 1, and all their logarithms are negative.
 
@@ -757,9 +839,17 @@ assert abs(right_var / 0.01 - 1) < 0.02 and wrong_var < 0.0002
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
+# The same exercises on a sheet of their own: [without solutions](exercises/01_gaussians_student.ipynb), [with solutions](exercises/01_gaussians_solution.ipynb).
+
+# %% [markdown]
 # **1.1 ★** Let $x\sim\mathcal N(2,\,0.25)$. What is the *standard deviation* of $1-3x$?
+
+# %% [markdown] tags=["hint"]
+# **Hint 1.1**
+#
+# A shift moves the bell, a factor stretches it. Which of the two numbers in $\mathcal N(2,\,0.25)$ is a length, and which an area?
 
 # %% tags=["exercise"]
 std_of_y = ...
@@ -772,6 +862,11 @@ must_pass("1.1", std_of_y)
 # %% [markdown]
 # **1.2 ★** A data value $x_0$ is $-1$ or $3$, equally likely. Independent noise $\varepsilon$ is standard normal. Give two numbers: first $\mathbb E_\varepsilon\big[(x_0+2\varepsilon)^2\big]$ for $x_0=3$, then $\mathbb E_{x_0,\varepsilon}\big[(x_0+2\varepsilon)^2\big]$.
 
+# %% [markdown] tags=["hint"]
+# **Hint 1.2**
+#
+# Expand the square first. The mixed term has mean 0. Then ask of each remaining term: is it drawn again, or held fixed?
+
 # %% tags=["exercise"]
 two_expectations = ...
 check("1.2", two_expectations)
@@ -782,6 +877,11 @@ must_pass("1.2", two_expectations)
 
 # %% [markdown]
 # **1.3 ★★** Two bells, $\mathcal N(m_1,v_1)$ and $\mathcal N(m_2,v_2)$, are multiplied and the area is made 1 again. Return mean and *variance* of the result. Check in your head: what must happen for $v_2\to\infty$, a witness who knows nothing?
+
+# %% [markdown] tags=["hint"]
+# **Hint 1.3**
+#
+# Add the two exponents and compare with $-\frac12(x-m)^2/v$. In words: precisions add.
 
 # %% tags=["exercise"]
 def product_of_bells(m_1, v_1, m_2, v_2):
@@ -802,6 +902,11 @@ must_pass("1.3", product_of_bells)
 # %% [markdown]
 # **1.4 ★★** The loss of a batch element has standard deviation 2. How many independent elements must you average so that the standard error of the mean loss is 0.01?
 
+# %% [markdown] tags=["hint"]
+# **Hint 1.4**
+#
+# A mean of $n$ independent numbers has standard deviation $\sigma/\sqrt n$.
+
 # %% tags=["exercise"]
 how_many = ...
 check("1.4", how_many)
@@ -812,6 +917,11 @@ must_pass("1.4", how_many)
 
 # %% [markdown]
 # **1.5 ★★★** The data are two points, $-1$ and $+1$, but now $+1$ has probability $p$. With $x=a\,x_0+b\,\varepsilon$, write the best guess $\mathbb E[\varepsilon\mid x]$. (Weigh the two bells at $x$ with their probabilities, then average the two possible noises.) For $p=\frac12$ you should get the curve of this chapter.
+
+# %% [markdown] tags=["hint"]
+# **Hint 1.5**
+#
+# Call $w$ the probability that the point was $+1$, given $x$. What would the noise be then, and what otherwise?
 
 # %% tags=["exercise"]
 def best_eps(x, a, b, p):
@@ -829,6 +939,76 @@ def best_eps(x, a, b, p):
 
 
 must_pass("1.5", best_eps)
+
+# %% [markdown]
+# **1.6 ★★** Two standard normal numbers $u$ and $w$ have the *correlation* $\rho=\mathbb E[u\,w]$. Write the variance of $s\,u+r\,w$. Check in your head: $\rho=0$ is independence, $\rho=1$ is one noise used twice.
+
+# %% [markdown] tags=["hint"]
+# **Hint 1.6**
+#
+# All means are 0, so the variance is $\mathbb E[(s\,u+r\,w)^2]$. Expand the square and take the mean of each term.
+
+# %% tags=["exercise"]
+def variance_of_sum(s, r, rho):
+    return ...
+
+
+check("1.6", variance_of_sum)
+
+
+# %% tags=["solution"]
+def variance_of_sum(s, r, rho):
+    return s**2 + r**2 + 2 * s * r * rho  # the mixed term comes twice
+
+
+must_pass("1.6", variance_of_sum)
+
+# %% [markdown]
+# **1.7 ★★★** The data are $x_0\sim\mathcal N(m,v)$. You see $x=a\,x_0+b\,\varepsilon$. Return mean and *variance* of $x_0$ given $x$. Check in your head: what must come out for $a=0$, and what for $b\to0$?
+
+# %% [markdown] tags=["hint"]
+# **Hint 1.7**
+#
+# Two witnesses about $x_0$. The data's law says $m$, with precision $1/v$. And $x$ says $x/a$: how far off is that, as a standard deviation?
+
+# %% tags=["exercise"]
+def given_x(x, m, v, a, b):
+    return ...
+
+
+check("1.7", given_x)
+
+
+# %% tags=["solution"]
+def given_x(x, m, v, a, b):
+    precision = 1 / v + a**2 / b**2  # x / a is x_0 with noise of standard deviation b / a
+    return (m / v + a * x / b**2) / precision, 1 / precision
+
+
+must_pass("1.7", given_x)
+
+# %% [markdown]
+# **1.8 ★★** A standard normal vector $z$ with $d$ numbers has $\mathbb E\,\lVert z\rVert^2=d$. How thin is the shell? Write the *standard deviation* of $\lVert z\rVert^2/d$. (You need $\mathbb E[z_1^4]=3$.)
+
+# %% [markdown] tags=["hint"]
+# **Hint 1.8**
+#
+# First one coordinate: $\mathrm{Var}(z_1^2)=\mathbb E[z_1^4]-(\mathbb E[z_1^2])^2$. Then $d$ independent ones. Then the division by $d$.
+
+# %% tags=["exercise"]
+def shell(d):
+    return ...
+
+
+check("1.8", shell)
+
+
+# %% tags=["solution"]
+def shell(d):
+    return (2 / d) ** 0.5  # variances add to 2d; dividing by d divides the variance by d squared
+
+
+must_pass("1.8", shell)
 
 # %% [markdown]
 # ## What comes next

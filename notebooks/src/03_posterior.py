@@ -25,7 +25,7 @@ from ddpm_course.forward import q_sample, q_step
 from ddpm_course.plots import BLUE, GREY, ORANGE, curves, show_rows, style
 from ddpm_course.posterior import q_posterior, reverse_variance
 from ddpm_course.prediction import eps_to_x_0, x_0_to_eps
-from ddpm_course.proofs import agrees, alpha_t, bar_s, bar_t, beta_t, derive, eps, equation, table_values, x_0, x_s, x_t
+from ddpm_course.proofs import Expect, agrees, alpha_t, bar_s, bar_t, beta_t, derive, eps, equation, sigma, table_values, x_0, x_s, x_t, z
 
 style()
 schedule, short = linear_schedule(1000), linear_schedule(10, 0.02, 0.5)  # the short chain has big, visible steps
@@ -76,7 +76,7 @@ assert abs(float(kept[:, 5].mean() - mean)) < 4 * se + 0.03 and abs(float(kept[:
 #
 # $\displaystyle q(x_{t-1}\mid x_t)=\frac{q(x_t\mid x_{t-1})\;q(x_{t-1})}{q(x_t)}.$
 #
-# The step $q(x_t\mid x_{t-1})$ we know. But $q(x_{t-1})$, without a condition, is the law of a noisy picture *averaged over all pictures in the world*. It depends on the data distribution, and that is the thing we do not have. Watch: the same chain, the same $x_6=0.3$, and four different data sets. We multiply the two densities on a grid and divide by the area; no closed form is involved.
+# The step $q(x_t\mid x_{t-1})$ we know. But $q(x_{t-1})$, without a condition, is the law of a noisy picture *averaged over all pictures in the world*: $q(x_{t-1})=\mathbb E_{x_0}\big[q(x_{t-1}\mid x_0)\big]$, where the average runs over $x_0$ drawn from the data. It depends on the data distribution, and that is the thing we do not have. Watch: the same chain, the same $x_6=0.3$, and four different data sets. We multiply the two densities on a grid and divide by the area; no closed form is involved.
 
 # %%
 def reverse_on_grid(data, chain, x_now, t, s, grid):
@@ -101,9 +101,9 @@ for name, p in answers.items():
 #
 # Look closer at its structure. If we knew which data point $x_0$ the chain came from, we would use the pinned answer for that point. We do not know, so we average the pinned answers, each with the probability of its point:
 #
-# $\displaystyle q(x_{t-1}\mid x_t)=\sum_{x_0} q(x_0\mid x_t)\;q(x_{t-1}\mid x_t,x_0).$
+# $\displaystyle q(x_{t-1}\mid x_t)=\sum_{x_0} q(x_{t-1},x_0\mid x_t)=\sum_{x_0} q(x_0\mid x_t)\;q(x_{t-1}\mid x_t,x_0).$
 #
-# A **mixture** of bells, one for each picture in the data set. We check it for the two points against the grid.
+# The first step sums out the variable that was not asked for; the second splits each joint law into "which $x_0$" times "where, given that $x_0$". The result is a **mixture** of bells, one for each picture in the data set. The shares $q(x_0\mid x_t)$ are Bayes once more: proportional to $q(x_0)\,q(x_t\mid x_0)$. Both points are equally likely here, so only the heights of the two bells $q(x_t\mid x_0)$ count. We check the mixture against the grid.
 
 # %%
 points, now = torch.tensor([-1.0, 1.0], dtype=torch.float64), torch.full((2,), 0.3, dtype=torch.float64)
@@ -114,6 +114,16 @@ mixture = sum(share * bell(axis, m, var) for share, m in zip(shares, means, stri
 torch.testing.assert_close(mixture, answers["two points, -1 and 1"], rtol=0, atol=1e-6)
 print(f"shares of the two points: {float(shares[0]):.2f} and {float(shares[1]):.2f}; mixture = grid: True")
 
+# %%
+fig, ax = plt.subplots(figsize=(7, 2.6))
+for point, share, m, color in zip(points.tolist(), shares, means, (ORANGE, BLUE), strict=True):
+    label = f"pinned at $x_0$ = {point:g}, share {float(share):.2f}"
+    ax.fill_between(axis, share * bell(axis, m, var), color=color, alpha=0.45, label=label)
+ax.plot(axis, mixture, color="black", label="not pinned: their sum")
+ax.set(xlim=(-1.5, 2), yticks=[], xlabel="$x_5$", title="the unpinned answer is an average of pinned ones")
+ax.legend(fontsize=8)
+plt.show()
+
 # %% [markdown]
 # ## Why conditioning on $x_0$ is legal
 #
@@ -121,7 +131,7 @@ print(f"shares of the two points: {float(shares[0]):.2f} and {float(shares[1]):.
 #
 # 1. It is mathematics, not cheating. $q(x_{t-1}\mid x_t,x_0)$ is a perfectly good conditional law of the forward process. The counting experiment computed it.
 # 2. During *training* we do know $x_0$. We took it from the data set and made $x_t$ from it ourselves.
-# 3. During *sampling* we do not, and nobody will use it. The network is trained to imitate the pinned answers **without** seeing $x_0$; it learns their average. Chapter 05 shows that the bound on the likelihood asks for exactly this.
+# 3. During *sampling* we do not, and nobody will use it. The network is trained to imitate the pinned answers **without** seeing $x_0$; it learns their average, the black curve of the last picture. Chapter 05 shows that the bound on the likelihood asks for exactly this.
 #
 # ### Bayes' rule with a condition
 #
@@ -129,18 +139,25 @@ print(f"shares of the two points: {float(shares[0]):.2f} and {float(shares[1]):.
 #
 # $\displaystyle q(x_t\mid x_{t-1},x_0)\;q(x_{t-1}\mid x_0)\;=\;q(x_{t-1},x_t\mid x_0)\;=\;q(x_{t-1}\mid x_t,x_0)\;q(x_t\mid x_0).$
 #
-# Divide by $q(x_t\mid x_0)$. Now the Markov property (1.26): the step to $x_t$ looks at $x_{t-1}$ only, so
+# Divide by $q(x_t\mid x_0)$. Now the Markov property (1.35): the step to $x_t$ looks at $x_{t-1}$ only, so
 #
 # $$ q(x_t\mid x_{t-1},x_0)=q(x_t\mid x_{t-1}) \tag{3.1, definition} $$
 #
-# It is a definition here because we *built* the chain like this: fresh noise at each step, independent of everything before. The proof cell names the joint laws $J$ and replaces every conditional law by its meaning, a ratio of joints.
+# It is a definition here because we *built* the chain like this (2.1). Once $x_{t-1}$ is given, $x_t$ is a fixed number plus $\sqrt{\beta_t}\,\varepsilon_t$, and this noise is independent of everything before, $x_0$ included. To be told $x_0$ in addition changes nothing.
+#
+# The proof cell names the joint laws $J$ (of all three), $J_{0s}$ and $J_{0t}$ (of $x_0$ and one other) and $J_0$, and replaces every conditional law by its meaning, a ratio of joints. It goes through the same three steps.
 
 # %% tags=["proof"]
 J, J_0s, J_0t, J_0 = sp.symbols("J J_{0s} J_{0t} J_0", positive=True)
 names = (r"q(x_{t-1}\mid x_{t},x_{0})", r"q(x_{t}\mid x_{0})", r"q(x_{t-1}\mid x_{0})", r"q(x_{t}\mid x_{t-1})")
 posterior, evidence, prior, step = (sp.Symbol(name, positive=True) for name in names)
-ratios = {posterior: J / J_0t, evidence: J_0t / J_0, prior: J_0s / J_0, step: J / J_0s}  # the last by Markov, 3.1
-equation("3.2", posterior, step * prior / evidence, given=ratios)
+joint, step_knowing = (sp.Symbol(name, positive=True) for name in (r"q(x_{t-1},x_{t}\mid x_{0})", r"q(x_{t}\mid x_{t-1},x_{0})"))
+ratios = {posterior: J / J_0t, evidence: J_0t / J_0, prior: J_0s / J_0, joint: J / J_0, step_knowing: J / J_0s}
+ratios[step] = ratios[step_knowing]  # Markov, 3.1
+derive("3.2", posterior,
+       (joint / evidence, "what a conditional law is"),
+       (step_knowing * prior / evidence, "split the joint law the other way"),
+       (step * prior / evidence, "Markov, by 3.1"), given=ratios)
 
 # %% [markdown]
 # All three laws on the right are Gaussians that we know: one step (Ho eq. 2), and two times the closed form (Ho eq. 4). The proof does not say that the left side is Gaussian. That comes next. And it would fail if a step looked back to $x_0$.
@@ -169,8 +186,11 @@ for name, second in seconds.items():
 # Read (3.2) as a meeting of two witnesses about the unknown $x_{t-1}$.
 #
 # - The **prior** $q(x_{t-1}\mid x_0)$ knows the start. It says: near $\sqrt{\bar\alpha_{t-1}}\,x_0$, give or take $\sqrt{1-\bar\alpha_{t-1}}$.
-# - The **likelihood** $q(x_t\mid x_{t-1})$, read as a function of $x_{t-1}$, knows where the chain went. The step shrank by $\sqrt{\alpha_t}$, so undo that: near $x_t/\sqrt{\alpha_t}$, give or take $\sqrt{\beta_t/\alpha_t}$.
+# - The **likelihood** $q(x_t\mid x_{t-1})$, read as a function of $x_{t-1}$, knows where the chain went. The step shrank by $\sqrt{\alpha_t}$, so undo that: near $x_t/\sqrt{\alpha_t}$, give or take $\sqrt{\beta_t/\alpha_t}$. Take $\alpha_t$ out of the square, as (3.3) does, to see the bell. It is a bell in $x_{t-1}$, but its area is $1/\sqrt{\alpha_t}$: a likelihood is no density of the unknown.
 # - The **posterior** is their product, made to area 1 (the picture shows all three with area 1). By chapter 01 it lies between them, nearer to the surer one, and is narrower than both.
+
+# %% tags=["proof"]
+equation("3.3", (x_t - sp.sqrt(alpha_t) * x_s) ** 2 / beta_t, (x_s - x_t / sp.sqrt(alpha_t)) ** 2 / (beta_t / alpha_t))
 
 # %%
 def three_bells(ax, start, x_now, t):
@@ -225,11 +245,11 @@ coefficients = {A: alpha_t / beta_t + 1 / (1 - bar_s),
                 C: x_t**2 / beta_t + bar_s * x_0**2 / (1 - bar_s)}
 likelihood_square = (x_t - sp.sqrt(alpha_t) * x_s) ** 2 / beta_t
 prior_square = (x_s - sp.sqrt(bar_s) * x_0) ** 2 / (1 - bar_s)
-equation("3.3", likelihood_square + prior_square, A * x_s**2 - 2 * B * x_s + C, given=coefficients)
-equation("3.4", A * x_s**2 - 2 * B * x_s + C, A * (x_s - B / A) ** 2 + C - B**2 / A)
+equation("3.4", likelihood_square + prior_square, A * x_s**2 - 2 * B * x_s + C, given=coefficients)
+equation("3.5", A * x_s**2 - 2 * B * x_s + C, A * (x_s - B / A) ** 2 + C - B**2 / A)
 
 # %% [markdown]
-# (3.4) is completing the square itself: the first term of the right side is a square of something with $x_{t-1}$; the rest is free of it. Compare with a Gaussian of mean $\tilde\mu_t$ and variance $\tilde\beta_t$, whose parabola is $(x_{t-1}-\tilde\mu_t)^2/\tilde\beta_t$. So $\tilde\beta_t=1/A$ and $\tilde\mu_t=B/A$. It remains to simplify, with $\beta_t=1-\alpha_t$ and $\bar\alpha_t=\alpha_t\bar\alpha_{t-1}$ (definition 2.2).
+# (3.5) is completing the square itself: the first term of the right side is a square of something with $x_{t-1}$; the rest is free of it. Compare with a Gaussian of mean $\tilde\mu_t$ and variance $\tilde\beta_t$, whose parabola is $(x_{t-1}-\tilde\mu_t)^2/\tilde\beta_t$. So $\tilde\beta_t=1/A$ and $\tilde\mu_t=B/A$. It remains to simplify, with $\beta_t=1-\alpha_t$ and $\bar\alpha_t=\alpha_t\bar\alpha_{t-1}$ (definition 2.2).
 #
 # **The coefficient of $x_{t-1}^2$ gives the variance.**
 
@@ -237,7 +257,7 @@ equation("3.4", A * x_s**2 - 2 * B * x_s + C, A * (x_s - B / A) ** 2 + C - B**2 
 product = {bar_t: alpha_t * bar_s, beta_t: 1 - alpha_t}  # definition 2.2
 variance = (1 - bar_s) / (1 - bar_t) * beta_t
 precision = alpha_t / beta_t + 1 / (1 - bar_s)
-derive("3.5", precision,
+derive("3.6", precision,
        ((alpha_t * (1 - bar_s) + beta_t) / (beta_t * (1 - bar_s)), "one common denominator"),
        ((1 - bar_t) / (beta_t * (1 - bar_s)), "the numerator, by definition 2.2"),
        given=product, source="Ho eq. 7, the variance")
@@ -250,21 +270,38 @@ derive("3.5", precision,
 # %% tags=["proof"]
 slope = sp.sqrt(alpha_t) * x_t / beta_t + sp.sqrt(bar_s) * x_0 / (1 - bar_s)
 mean_x_0 = sp.sqrt(bar_s) * beta_t / (1 - bar_t) * x_0 + sp.sqrt(alpha_t) * (1 - bar_s) / (1 - bar_t) * x_t
-equation("3.6", slope / precision, mean_x_0, given=product, source="Ho eqs. 6-7, the mean")
+derive("3.7", slope / precision,
+       (slope * variance, "to divide by A is to multiply by the variance, 3.6"),
+       (mean_x_0, "multiply out: in each term one factor cancels"), given=product, source="Ho eqs. 6-7, the mean")
 
 # %% [markdown]
 # A weighted sum of the start and the present: $\tilde\mu_t = \frac{\sqrt{\bar\alpha_{t-1}}\beta_t}{1-\bar\alpha_t}\,x_0+\frac{\sqrt{\alpha_t}(1-\bar\alpha_{t-1})}{1-\bar\alpha_t}\,x_t$.
 #
-# **The rest must be the evidence.** Most texts stop here: "the remaining terms do not contain $x_{t-1}$, so they are normalisation". True, but then nobody has checked it. The rest $C-B^2/A$ must be the parabola of $q(x_t\mid x_0)$, and the factors in front must agree too. The four variances then satisfy $\beta_t\cdot(1-\bar\alpha_{t-1})=\tilde\beta_t\cdot(1-\bar\alpha_t)$.
+# **The rest must be the evidence.** Most texts stop here: "the remaining terms do not contain $x_{t-1}$, so they are normalisation". True, but then nobody has checked it. The rest $C-B^2/A$ must be the parabola of $q(x_t\mid x_0)$, and the factors in front must agree too.
+#
+# The rest is a polynomial in $x_t$ and $x_0$. In $B^2/A=B^2\tilde\beta_t$ the square of $B$ has three terms: one with $x_t^2$, one with $2x_tx_0$, one with $x_0^2$. So we compare three coefficients again. The wanted parabola $\frac{(x_t-\sqrt{\bar\alpha_t}x_0)^2}{1-\bar\alpha_t}$ has $\frac1{1-\bar\alpha_t}$ at $x_t^2$ (3.8), $\frac{\sqrt{\bar\alpha_t}}{1-\bar\alpha_t}$ at $-2x_tx_0$ (3.9), and $\frac{\bar\alpha_t}{1-\bar\alpha_t}$ at $x_0^2$ (3.10).
+
+# %% tags=["proof"]
+derive("3.8", 1 / beta_t - alpha_t / beta_t**2 * variance,
+       ((1 - bar_t - alpha_t * (1 - bar_s)) / (beta_t * (1 - bar_t)), "one denominator"),
+       (1 / (1 - bar_t), "the numerator is 1 - alpha, which is beta"), given=product)
+equation("3.9", sp.sqrt(alpha_t) * sp.sqrt(bar_s) / (beta_t * (1 - bar_s)) * variance, sp.sqrt(bar_t) / (1 - bar_t), given=product)
+derive("3.10", bar_s / (1 - bar_s) - bar_s / (1 - bar_s) ** 2 * variance,
+       (bar_s * (1 - bar_t - beta_t) / ((1 - bar_s) * (1 - bar_t)), "one denominator"),
+       (bar_t / (1 - bar_t), "the bracket is alpha (1 - the earlier alpha-bar)"), given=product)
+
+# %% [markdown]
+# All three agree, so the whole rest does (3.11). For the factors in front, (3.6) turned upside down says that the four variances satisfy (3.12); the roots of both sides, with $2\pi$, are (3.13).
 
 # %% tags=["proof"]
 rest = x_t**2 / beta_t + bar_s * x_0**2 / (1 - bar_s) - slope**2 / precision
 evidence_square = (x_t - sp.sqrt(bar_t) * x_0) ** 2 / (1 - bar_t)
-equation("3.7", rest, evidence_square, given=product, source="Ho eqs. 6-7, the normaliser")
+equation("3.11", rest, evidence_square, given=product, source="Ho eqs. 6-7, the normaliser")
 var_symbol = sp.Symbol(r"\tilde{\beta}_t", positive=True)
 front = lambda *variances: sp.Mul(*(1 / sp.sqrt(2 * sp.pi * var) for var in variances))  # noqa: E731
 known = {var_symbol: variance.subs(product)} | product
-equation("3.8", front(beta_t, 1 - bar_s), front(var_symbol, 1 - bar_t), given=known)
+equation("3.12", beta_t * (1 - bar_s), var_symbol * (1 - bar_t), given=known)
+equation("3.13", front(beta_t, 1 - bar_s), front(var_symbol, 1 - bar_t), given=known)
 
 # %% [markdown]
 # Exponent and factors both match, so (3.2) holds as an equation of densities, and not only "up to a constant":
@@ -362,18 +399,18 @@ plt.show()
 #
 # $$ x_0=\frac{x_t-\sqrt{1-\bar\alpha_t}\,\varepsilon}{\sqrt{\bar\alpha_t}}, \qquad \varepsilon=\frac{x_t-\sqrt{\bar\alpha_t}\,x_0}{\sqrt{1-\bar\alpha_t}} $$
 #
-# Put the first into the mean (3.6), and collect.
+# Put the first into the mean (3.7), and collect.
 
 # %% tags=["proof"]
 x_0_from_eps = (x_t - sp.sqrt(1 - bar_t) * eps) / sp.sqrt(bar_t)
 eps_from_x_0 = (x_t - sp.sqrt(bar_t) * x_0) / sp.sqrt(1 - bar_t)
 forward = sp.sqrt(bar_t) * x_0 + sp.sqrt(1 - bar_t) * eps  # Ho eq. 4
-equation("3.9", x_0_from_eps, x_0, given={x_t: forward}, source="Ho eq. 15")
-equation("3.10", eps_from_x_0, eps, given={x_t: forward}, source="Ho eq. 15, solved for the noise")
+equation("3.14", x_0_from_eps, x_0, given={x_t: forward}, source="Ho eq. 15")
+equation("3.15", eps_from_x_0, eps, given={x_t: forward}, source="Ho eq. 15, solved for the noise")
 of_now = (beta_t / (1 - bar_t) + alpha_t * (1 - bar_s) / (1 - bar_t)) / sp.sqrt(alpha_t)
 of_eps = beta_t / (sp.sqrt(alpha_t) * sp.sqrt(1 - bar_t))
 mean_eps = (x_t - beta_t / sp.sqrt(1 - bar_t) * eps) / sp.sqrt(alpha_t)
-derive("3.11", mean_x_0.subs(x_0, x_0_from_eps),
+derive("3.16", mean_x_0.subs(x_0, x_0_from_eps),
        (of_now * x_t - of_eps * eps, "collect what multiplies the present, and the noise"),
        (mean_eps, "the bracket is 1 - alpha-bar over itself"), given=product, source="Ho eq. 11")
 
@@ -419,12 +456,21 @@ for hop, ends in {"t\\to u": (bar_t, bar_u), "u\\to s": (bar_u, bar_early), "t\\
     letters[hop] = [sp.Symbol(f"{letter}_{{{hop}}}", positive=True) for letter in "mkw"]
     meaning |= dict(zip(letters[hop], long_step(*ends), strict=True))
 (m_1, k_1, w_1), (m_2, k_2, w_2), (m_12, k_12, w_12) = letters.values()
-equation("3.12", k_2 * k_1, k_12, given=meaning)
-equation("3.13", m_2 + k_2 * m_1, m_12, given=meaning)
-equation("3.14", w_2 + k_2**2 * w_1, w_12, given=meaning)
+K = sp.Symbol("K", positive=True)
+meaning[K] = 1 - bar_u / bar_early + bar_u / bar_early * (1 - bar_early) * (1 - bar_t / bar_u) / (1 - bar_t)
+derive("3.17", k_2 * k_1,
+       (sp.sqrt(bar_t / bar_early) * (1 - bar_early) / (1 - bar_t), "put in: all that has a u cancels"),
+       (k_12, "the meaning of k"), given=meaning)
+equation("3.18", K, (1 - bar_u) * (1 - bar_t / bar_early) / (1 - bar_t), given=meaning)
+derive("3.19", m_2 + k_2 * m_1,
+       (sp.sqrt(bar_early) / (1 - bar_u) * K, "put in; take out the common factor"),
+       (m_12, "put in the value of K"), given=meaning)
+derive("3.20", w_2 + k_2**2 * w_1,
+       ((1 - bar_early) / (1 - bar_u) * K, "put in; take out the common factor"),
+       (w_12, "put in the value of K"), given=meaning)
 
 # %% [markdown]
-# In (3.12) watch the factors $1-\bar\alpha_u$ cancel, like neighbours in a row of fractions. (3.14) says: the variance of the second step, plus what is left of the first one's. The proof covers pinned chains only. For a chain pinned by a *guess* of $x_0$, as in sampling, one long step and many short ones are different things. This is why few steps cost quality.
+# In (3.17) the factors $1-\bar\alpha_u$ cancel, like neighbours in a row of fractions. In (3.19) and (3.20) one and the same bracket is left, $K=1-\frac{\bar\alpha_u}{\bar\alpha_s}+\frac{\bar\alpha_u}{\bar\alpha_s}(1-\bar\alpha_s)\frac{1-\bar\alpha_t/\bar\alpha_u}{1-\bar\alpha_t}$. Over the denominator $1-\bar\alpha_t$ its numerator is $1-\bar\alpha_u-\frac{\bar\alpha_t}{\bar\alpha_s}+\frac{\bar\alpha_u\bar\alpha_t}{\bar\alpha_s}$, a product of two brackets (3.18). (3.20) says: the variance of the second step, plus what is left of the first one's. The proof covers pinned chains only. For a chain pinned by a *guess* of $x_0$, as in sampling, one long step and many short ones are different things. This is why few steps cost quality.
 #
 # Numbers for pairs $(t,s)$, against the grid and against a hand-written line:
 
@@ -456,13 +502,17 @@ plt.show()
 # %% [markdown]
 # ## The case $t=1$
 #
-# One step before $t=1$ is $t=0$, the data. There $\bar\alpha_0=1$: the prior is a needle at $x_0$, of width zero. A witness who knows the exact answer needs no second one. Put $\bar\alpha_{t-1}=1$ and hence $\bar\alpha_t=\alpha_t$ into the formulas:
+# One step before $t=1$ is $t=0$, the data. There $\bar\alpha_0=1$: the prior is a needle at $x_0$, of width zero. A witness who knows the exact answer needs no second one. Put $\bar\alpha_0=1$ and hence $\bar\alpha_1=\alpha_1=1-\beta_1$ into the formulas:
 
 # %% tags=["proof"]
-at_one = {bar_t: alpha_t, beta_t: 1 - alpha_t}
-equation("3.15", mean_x_0.subs(bar_s, 1), x_0, given=at_one)
-tilde_1 = sp.Symbol(r"\tilde{\beta}_1")
-equation("3.16", tilde_1, sp.Integer(0), given={tilde_1: variance.subs(bar_s, 1)})
+beta_1, bar_1 = unit(r"\beta_1"), unit(r"\bar{\alpha}_1")
+at_one = {bar_s: 1, alpha_t: bar_1, beta_t: beta_1, bar_t: bar_1}
+mu_1, tilde_1 = sp.symbols(r"\tilde{\mu}_1 \tilde{\beta}_1", real=True)
+meaning = {mu_1: mean_x_0.subs(at_one), tilde_1: variance.subs(at_one), beta_1: 1 - bar_1}
+derive("3.21", mu_1,
+       (mean_x_0.subs(at_one), "the weight of the present is 0"),
+       (x_0, "definition 2.2: the first alpha-bar is the first alpha"), given=meaning)
+equation("3.22", tilde_1, sp.Integer(0), given=meaning)
 
 # %% [markdown]
 # Mean $x_0$, variance 0. No special case is needed in code, as long as the tables start at index 0 with $\bar\alpha_0=1$.
@@ -479,7 +529,7 @@ assert abs(float(mean) - 0.7) < 1e-12 and var == 0
 #
 # *The pinned answer has variance 0 there*, as just proved. With $\sigma_1^2=\tilde\beta_1$ the question does not even arise.
 #
-# *Any noise would stay.* Noise added at $t=500$ is raw material, which later steps work on. After the last step nobody comes to clean up. Whatever the mean is, adding independent noise of variance $\sigma^2$ makes the expected squared error worse by exactly $\sigma^2$, for each pixel. With the linear schedule and $T=1000$ this is $\sigma_1=0.01$, which you may not see. With 20 big steps you do. Below, the exact denoiser for our 1,438 training digits makes the last step from $t=50$ to $0$. (It knows these digits by heart, so its guess is perfect; a network's would be a little soft.)
+# *Any noise would stay.* Noise added at $t=500$ is raw material, which later steps work on. After the last step nobody comes to clean up. Whatever the mean is, adding independent noise of variance $\sigma^2$ makes the expected squared error worse by exactly $\sigma^2$, for each pixel: in the square of (error + noise) the mixed term has mean 0, as in (1.23). With the linear schedule and $T=1000$ this is $\sigma_1=0.01$, which you may not see. With 20 big steps you do. Below, the exact denoiser for our 1,438 training digits makes the last step from $t=50$ to $0$. (It knows these digits by heart, so its guess is perfect; a network's would be a little soft.)
 
 # %%
 train_digits = digits().train.images
@@ -498,7 +548,7 @@ assert abs(noisy_error - error - reverse_variance(schedule, 50, 0, "beta")) < 0.
 #
 # A sampler needs a variance for the step $x_t\to x_{t-1}$ *without* knowing $x_0$. Ho section 3.2 offers two: $\beta_t$, the variance of the forward step, and $\tilde\beta_t$, the variance of the pinned posterior. Which is right? It depends on the data, and both are right for one extreme.
 #
-# Let the data be Gaussian with variance $c$, mean 0. Then $x_{t-1}$ has variance $v_{t-1}=\bar\alpha_{t-1}c+1-\bar\alpha_{t-1}$, likewise $v_t$. Without $x_0$, the prior bell is $\mathcal N(0,v_{t-1})$, the likelihood is as before, and precisions add. The cell proves the result, then puts in $c=1$ (3.18) and $c=0$ (3.19):
+# Let the data be Gaussian with variance $c$, mean 0. Then $x_{t-1}=\sqrt{\bar\alpha_{t-1}}\,x_0+\sqrt{1-\bar\alpha_{t-1}}\;\varepsilon$ is a sum of two independent Gaussians, so it is Gaussian, with variance $v_{t-1}=\bar\alpha_{t-1}c+1-\bar\alpha_{t-1}$. Likewise $v_t$, and one step leads from one to the other (3.23). Without $x_0$, the prior bell is $\mathcal N(0,v_{t-1})$, the likelihood is as before, with precision $\alpha_t/\beta_t$, and precisions add. The cell proves the result, then puts in $c=1$ (3.25) and $c=0$ (3.26):
 
 # %% tags=["proof"]
 c = sp.Symbol("c", positive=True)
@@ -506,12 +556,14 @@ v_s, v_t = sp.symbols(r"v_{t-1} v_t", positive=True)
 spreads = {v_s: bar_s * c + 1 - bar_s, v_t: bar_t * c + 1 - bar_t}
 reverse_var = beta_t * v_s / v_t
 together = {key: value.subs(product) for key, value in spreads.items()} | product
-derive("3.17", 1 / (1 / v_s + alpha_t / beta_t),
+equation("3.23", alpha_t * v_s + beta_t, v_t, given=together)
+derive("3.24", 1 / (1 / v_s + alpha_t / beta_t),
        (v_s * beta_t / (beta_t + alpha_t * v_s), "one fraction"),
-       (reverse_var, "the denominator is the variance of the noisy data"), given=together)
-wide, needle = ({key: value.subs(c, limit_c).subs(product) for key, value in spreads.items()} for limit_c in (1, 0))
-equation("3.18", reverse_var, beta_t, given=wide | product)
-equation("3.19", reverse_var, variance, given=needle | product)
+       (reverse_var, "one step of the variance, as just shown"), given=together)
+at_c = {value: sp.Symbol(rf"\left.\frac{{\beta_t v_{{t-1}}}}{{v_t}}\right|_{{c={value}}}") for value in (1, 0)}
+put_in = {symbol: reverse_var.subs(together).subs(c, value) for value, symbol in at_c.items()}
+equation("3.25", at_c[1], beta_t, given=put_in | product)
+equation("3.26", at_c[0], variance, given=put_in | product)
 
 # %% [markdown]
 # So the true variance of the reverse step is $\beta_t\,v_{t-1}/v_t$. If the data have variance 1 in every direction, it is $\beta_t$. If the data are a single point, $c=0$, it is $\tilde\beta_t$. For $0<c<1$ it lies in between. Real pictures are neither: most directions in pixel space hardly vary at all (nearly a point), some vary much. For $c>1$ the truth is even *above* $\beta_t$. The proof covers Gaussian data; for others the best variance also depends on $x_t$.
@@ -583,14 +635,28 @@ fig.suptitle("q($x_{t-1}$ | $x_t$ = 0), scaled to variance 1, with its excess ku
 plt.show()
 
 # %% [markdown]
-# With four steps, the answer has two humps: "from here, either to the left or to the right". A bell cannot say that. With a hundred steps, no eye can tell the difference. How fast does the error vanish? In the mixture, squared distance over variance is proportional to $\beta_t$, that is to $1/T$, and the excess kurtosis goes with its square.
+# With four steps, the answer has two humps: "from here, either to the left or to the right". A bell cannot say that. With a hundred steps, no eye can tell the difference. How fast does the error vanish? At $x_t=0$ both points have the share $\frac12$. So $x_{t-1}$ is $+h$ or $-h$, plus $\sigma z$, with $h=\frac{\sqrt{\bar\alpha_{t-1}}\,\beta_t}{1-\bar\alpha_t}$ and $\sigma^2=\tilde\beta_t$. Its variance is $h^2+\sigma^2$. Its excess kurtosis is an average over both signs and over $z$:
+
+# %% tags=["proof"]
+h = sp.Symbol("h", positive=True)
+spread, half = h**2 + sigma**2, sp.Rational(1, 2)
+kurtosis = -2 * h**4 / spread**2
+derive("3.27", (half * Expect((h + sigma * z) ** 4, z) + half * Expect((-h + sigma * z) ** 4, z)) / spread**2 - 3,
+       ((h**4 + 6 * h**2 * sigma**2 + 3 * sigma**4) / spread**2 - 3, "odd powers cancel; the moments of z are 1 and 3"),
+       (kurtosis, "3 times the squared spread takes away all but the fourth power of h"))
+chain = cosine_schedule(8)  # T = 8 and t = 4, the second panel: formula against grid
+h_value = float(chain.alpha_bar[3] ** 0.5 * chain.beta[4] / (1 - chain.alpha_bar[4]))
+agrees(kurtosis, {h: h_value, sigma: reverse_variance(chain, 4, 3) ** 0.5}, excess_kurtosis(*reverse_step(8)), tolerance=1e-6)
+
+# %% [markdown]
+# The ratio $h^2/\sigma^2$ is proportional to $\beta_t$, that is to $1/T$. So for small steps the excess kurtosis falls like $h^4/\sigma^4$, with the square of $1/T$. Is it so in numbers?
 
 # %% tags=["proof"]
 from ddpm_course.proofs import limit
 
 sizes = [100, 200, 400, 800, 1600]
-limit("3.20", sp.Symbol(r"\text{excess kurtosis of}\ q(x_{t-1}|x_t)"), sp.Integer(0),
-      sizes=sizes, errors=[excess_kurtosis(*reverse_step(T)) for T in sizes], order=2)
+limit("3.28", sp.Symbol(r"\text{excess kurtosis of}\ q(x_{t-1}|x_t)"), sp.Integer(0),
+      sizes=sizes, measured=[excess_kurtosis(*reverse_step(T)) for T in sizes], order=2)
 
 # %% [markdown]
 # Order 2 in the step size, measured at a hard place, half-way between two points. This is a statement about one step and one place. It does not say that $T$ small errors stay small in sum; chapter 09 measures that.
@@ -634,17 +700,21 @@ print("clipped variance for jumps, by hand = package: True")
 # %% [markdown]
 # ### "We sample from $q(x_{t-1}\mid x_t,x_0)$" (M5)
 #
-# We cannot: it needs $x_0$. A sampler puts the *guess* $\hat x_0=\mathbb E[x_0\mid x_t]$ into its place and keeps the variance $\tilde\beta_t$. So it samples from another law, one with less variance. How much is lost? Vary twice: first $x_0$ given $x_t$, then $x_{t-1}$ given both. The law of total variance (variance = mean of the inner variance + variance of the inner mean) gives
-#
-# $$ \mathrm{Var}(x_{t-1}\mid x_t)=\tilde\beta_t+\Big(\frac{\sqrt{\bar\alpha_{t-1}}\,\beta_t}{1-\bar\alpha_t}\Big)^{2}\,\mathrm{Var}(x_0\mid x_t) $$
-#
-# The bracket is the weight of $x_0$ in the mean (3.6). The second term is what the sampler loses. For Gaussian data of variance $c$, $\mathrm{Var}(x_0\mid x_t)=c\,(1-\bar\alpha_t)/v_t$ (precisions add once more), and the sum must be (3.17).
+# We cannot: it needs $x_0$. A sampler puts the *guess* $\hat x_0=\mathbb E[x_0\mid x_t]$ into its place and keeps the variance $\tilde\beta_t$. So it samples from another law, one with less variance. How much is lost? Hold $x_t$ fixed. The true $x_{t-1}$ then varies for two reasons: $x_0$ varies around its guess, by $\Delta=x_0-\hat x_0$, which enters with the weight of $x_0$ in the mean (3.7); and the pinned answer has noise $\sqrt{\tilde\beta_t}\,z$ of its own, independent of $x_0$. The average in (3.29) runs over both, given $x_t$.
 
 # %% tags=["proof"]
-weight_of_x_0 = sp.sqrt(bar_s) * beta_t / (1 - bar_t)
+weight_of_x_0, Delta = sp.sqrt(bar_s) * beta_t / (1 - bar_t), sp.Symbol(r"\Delta", real=True)
+derive("3.29", Expect((weight_of_x_0 * Delta + sp.sqrt(var_symbol) * z) ** 2, Delta, z),
+       (weight_of_x_0**2 * Expect(Delta**2, Delta) + var_symbol * Expect(z**2, z), "independent: the mixed term has mean 0"),
+       (weight_of_x_0**2 * Expect(Delta**2, Delta) + var_symbol, "the mean square of z is 1"))
+
+# %% [markdown]
+# $\mathbb E_\Delta[\Delta^2]$ is $\mathrm{Var}(x_0\mid x_t)$, since the guess is the conditional mean. The sampler keeps $\tilde\beta_t$ and loses the rest. For Gaussian data of variance $c$, two witnesses speak about $x_0$: the data, with precision $1/c$, and $x_t/\sqrt{\bar\alpha_t}$, with precision $\bar\alpha_t/(1-\bar\alpha_t)$. Precisions add, so $\mathrm{Var}(x_0\mid x_t)=c\,(1-\bar\alpha_t)/v_t$ (3.30), and the whole must be the true reverse variance (3.24), which it is (3.31).
+
+# %% tags=["proof"]
 var_of_x_0 = 1 / (1 / c + bar_t / (1 - bar_t))
-equation("3.21", var_of_x_0, c * (1 - bar_t) / v_t, given=spreads)
-equation("3.22", variance + weight_of_x_0**2 * (c * (1 - bar_t) / v_t), reverse_var, given=together)
+equation("3.30", var_of_x_0, c * (1 - bar_t) / v_t, given=spreads)
+equation("3.31", variance + weight_of_x_0**2 * (c * (1 - bar_t) / v_t), reverse_var, given=together)
 
 # %% [markdown]
 # And by experiment. A million draws of $x_0$ and $x_t$ from Gaussian data; one step back pinned at the true $x_0$, one pinned at the oracle's guess. Both chains should have the spread of the data at time $s$. Only the first has it, and the second is short by just the amount of the formula.
@@ -678,7 +748,7 @@ for name in ("a bell, N(0, 1)", "two points, -1 and 1"):
 # %% [markdown]
 # ### "The network outputs $x_{t-1}$" (M35)
 #
-# It outputs $\hat\varepsilon$, one number for each pixel. From it follows a *distribution*, with the mean (3.11) and a fixed variance; and from that distribution $x_{t-1}$ is *drawn*. The wrong line is `x = net(x, t)`. It does not even have the right size: $\hat\varepsilon$ has variance about 1 and points away from the data. Two draws from the same output differ, and that is intended.
+# It outputs $\hat\varepsilon$, one number for each pixel. From it follows a *distribution*, with the mean (3.16) and a fixed variance; and from that distribution $x_{t-1}$ is *drawn*. The wrong line is `x = net(x, t)`. It does not even have the right size: $\hat\varepsilon$ has variance about 1 and points away from the data. Two draws from the same output differ, and that is intended.
 
 # %%
 eps_model = worlds["two points, -1 and 1"].eps_model(schedule)
@@ -696,9 +766,20 @@ assert float(eps_hat[0]) == float(eps_hat[1]) and abs(float(right[0]) - 0.9) < 0
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
+# The same exercises on a sheet of their own: [without solutions](exercises/03_posterior_student.ipynb), [with solutions](exercises/03_posterior_solution.ipynb).
+
+# %% tags=["setup"]
+import math
+
+# %% [markdown]
 # **3.1 ★** Let $T=2$ with $\beta_1=0.1$ and $\beta_2=0.2$. Compute $\tilde\beta_2$.
+
+# %% [markdown] tags=["hint"]
+# **Hint 3.1**
+#
+# You need $\bar\alpha_1$ and $\bar\alpha_2$ first; they are 0.9 and 0.72.
 
 # %% tags=["exercise"]
 beta_tilde_2 = ...
@@ -711,6 +792,11 @@ must_pass("3.1", beta_tilde_2)
 # %% [markdown]
 # **3.2 ★** At some time $\bar\alpha_t=0.36$. You hold $x_t=1$ and are told that the noise in it was $\varepsilon=0.5$. What was $x_0$?
 
+# %% [markdown] tags=["hint"]
+# **Hint 3.2**
+#
+# Write the closed form of chapter 02 with the numbers, and solve for $x_0$.
+
 # %% tags=["exercise"]
 x_0_found = ...
 check("3.2", x_0_found)
@@ -721,6 +807,11 @@ must_pass("3.2", x_0_found)
 
 # %% [markdown]
 # **3.3 ★★** Write the posterior mean for a jump from $t$ back to $s$, given $x_0$, $x_t$, $\bar\alpha_s$ and $\bar\alpha_t$. Use whatever route you like: the formula, or two witnesses and their precisions.
+
+# %% [markdown] tags=["hint"]
+# **Hint 3.3**
+#
+# First witness: $x_0$, which says $\sqrt{\bar\alpha_s}\,x_0$ with variance $1-\bar\alpha_s$. Second witness: $x_t$. A jump is one step with $\alpha=\bar\alpha_t/\bar\alpha_s$.
 
 # %% tags=["exercise"]
 def jump_mean(x_0, x_t, bar_s, bar_t):
@@ -741,6 +832,11 @@ must_pass("3.3", jump_mean)
 # %% [markdown]
 # **3.4 ★★★** Data $\mathcal N(0,c)$. You sample with $\tilde\beta_t$, and the oracle's $\hat x_0$. Which *fraction* of the true reverse variance does your step have? Return it as a function of $c$, $\bar\alpha_{t-1}$ and $\bar\alpha_t$. What is it for $c=0$, and for $c=1$?
 
+# %% [markdown] tags=["hint"]
+# **Hint 3.4**
+#
+# Write down both variances, the true one $\beta_t\,v_{t-1}/v_t$ and yours, and divide. Something cancels.
+
 # %% tags=["exercise"]
 def kept_fraction(c, bar_s, bar_t):
     return ...
@@ -756,6 +852,72 @@ def kept_fraction(c, bar_s, bar_t):
 
 
 must_pass("3.4", kept_fraction)
+
+# %% [markdown]
+# **3.5 ★★** Bayes by counting. A lamp is off (0) or on (1). At the first step it flips with probability 0.1, at the second with probability 0.2. It started at $x_0=0$, and now $x_2=1$. With which probability was $x_1=1$?
+
+# %% [markdown] tags=["hint"]
+# **Hint 3.5**
+#
+# Two stories lead from 0 to 1: flip and stay, or stay and flip. How probable is each? Then divide by the sum of both.
+
+# %% tags=["exercise"]
+was_on = ...
+check("3.5", was_on)
+
+# %% tags=["solution"]
+was_on = 0.1 * 0.8 / (0.1 * 0.8 + 0.9 * 0.2)  # prior times likelihood, over the sum
+must_pass("3.5", was_on)
+
+# %% [markdown]
+# **3.6 ★★** Complete the square in general: $A\,x^2-2B\,x+C=\frac{(x-m)^2}{v}+R$ for every $x$. Return the three numbers $m,v,R$. (The $R$ that is left over does not contain $x$; it goes into the normaliser.)
+
+# %% [markdown] tags=["hint"]
+# **Hint 3.6**
+#
+# Multiply out the right side and compare the coefficients of $x^2$, of $x$, and the rest.
+
+# %% tags=["exercise"]
+def complete_the_square(A, B, C):
+    return ...
+
+
+check("3.6", complete_the_square)
+
+
+# %% tags=["solution"]
+def complete_the_square(A, B, C):
+    return B / A, 1 / A, C - B**2 / A
+
+
+must_pass("3.6", complete_the_square)
+
+# %% [markdown]
+# **3.7 ★★★** The data are two points, $-1$ and $1$, equally likely. Write the variance of $x_s$ given $x_t$ **only**, for $s<t$, as a function of $x_t$, $\bar\alpha_s$ and $\bar\alpha_t$. (You may use $\mathbb E[x_0\mid x_t]=\tanh\frac{\sqrt{\bar\alpha_t}\,x_t}{1-\bar\alpha_t}$, and $x_0^2=1$.)
+
+# %% [markdown] tags=["hint"]
+# **Hint 3.7**
+#
+# Vary twice: $x_s$ given both, and $x_0$ given $x_t$. The variance is the mean of the inner variance plus the variance of the inner mean.
+
+# %% tags=["exercise"]
+def reverse_var(x_t, bar_s, bar_t):
+    return ...
+
+
+check("3.7", reverse_var)
+
+
+# %% tags=["solution"]
+def reverse_var(x_t, bar_s, bar_t):
+    alpha = bar_t / bar_s
+    tilde = (1 - alpha) * (1 - bar_s) / (1 - bar_t)
+    weight = bar_s**0.5 * (1 - alpha) / (1 - bar_t)  # of x_0 in the posterior mean
+    mean_x_0 = math.tanh(bar_t**0.5 * x_t / (1 - bar_t))
+    return tilde + weight**2 * (1 - mean_x_0**2)
+
+
+must_pass("3.7", reverse_var)
 
 # %% [markdown]
 # ## What comes next

@@ -30,7 +30,7 @@ from ddpm_course.widgets import explore, slider
 style()
 
 # %% [markdown]
-# Here are twenty-four real threes. All of them are "the same thing", and no two are equal. Slant, width, how far the curls close: if we knew these few numbers for each picture, little would be left to explain. Nobody recorded them. Such an unrecorded cause is called a **latent variable** and written $z$.
+# Here are twenty-four real threes. All of them are "the same thing", and no two are equal. Slant, width, how far the curls close: if we knew these few numbers for each picture, little would be left to explain. Nobody recorded them. Such an unrecorded cause is called a **latent variable** and written $z$. (In chapter 01 the letter $z$ was a draw from $\mathcal N(0,1)$. Here it is a cause. That its law will also be a standard normal is a choice, made later.)
 
 # %%
 train, val = digits().train, digits().val
@@ -73,7 +73,7 @@ for ax, title, bars in zip(axes, titles, (prior, likelihood, joint, posterior), 
 #
 # ## The trick: bring in a guess
 #
-# Let $q(z)$ be any distribution over causes that we can draw from, and that is nowhere 0 where $p(x,z)$ is not. Think of it as a *guess* at the posterior. Multiply and divide by it: $p(x)$ becomes an average, over $z\sim q$, of the **weight** $w(z) = p(x,z)/q(z)$. For three causes, with $p_k$ for $p(x, z=k)$ and $q_k$ for $q(z=k)$:
+# Let $q(z)$ be any distribution over causes that we can draw from, and that is nowhere 0 where $p(x,z)$ is not, since we are going to divide by it. Think of it as a *guess* at the posterior. Multiply and divide by it: $p(x)=\int q(z)\,\frac{p(x,z)}{q(z)}\,dz$. An integral of $q(z)$ times something is an average over $z\sim q$. So $p(x)$ is the average of the **weight** $R(z) = p(x,z)/q(z)$. For three causes, with $p_k$ for $p(x, z=k)$ and $q_k$ for $q(z=k)$:
 
 # %% tags=["proof"]
 p_1, p_2, p_3, q_1, q_2, q_3 = sp.symbols("p_1 p_2 p_3 q_1 q_2 q_3", positive=True)
@@ -82,7 +82,7 @@ average = sp.Add(*(sp.Mul(q, p / q, evaluate=False) for q, p in pairs), evaluate
 equation("4.2", average, p_1 + p_2 + p_3)
 
 # %% [markdown]
-# On the left stands $\mathbb E_{z\sim q}[w(z)]$, on the right $p(x)$. With an integral the cancellation is the same. So far nothing is gained: an average over a few draws of $w$ is an honest estimate of $p(x)$, but its logarithm is not an honest estimate of $\log p(x)$, and it is the logarithm that we want. (The logarithm of a data set's density is a *sum* over its pictures; gradients of sums can be taken in small batches.)
+# On the left stands $\mathbb E_{z\sim q}[R(z)]$, on the right $p(x)$. With an integral the cancellation is the same. So far nothing is gained: an average over a few draws of $R$ is an honest estimate of $p(x)$, but its logarithm is not an honest estimate of $\log p(x)$, and it is the logarithm that we want. (Why the logarithm? The pictures of a data set are drawn independently, so its density is a product. The logarithm of a product is a *sum* over the pictures, and gradients of sums can be taken in small batches.)
 #
 # ## First way: Jensen's inequality
 #
@@ -98,46 +98,48 @@ left.set(title="chord below the curve", xlabel="u", ylabel="log u")
 thin = {"arrowstyle": "-", "color": GREY}
 left.annotate("log of the average", (1.1, math.log(1.1)), (0.3, 0.75), arrowprops=thin)
 left.annotate("average of the logs", (1.1, 0.5 * math.log(0.4)), (1.2, -1.5), arrowprops=thin)
-w, m = joint / (1 / 3), float(evidence)
+R, R_mean = joint / (1 / 3), float(evidence)
 right.plot(u_axis[:90], u_axis[:90].log(), color="black", label="log u")
-right.plot(u_axis[:90], u_axis[:90] / m - 1 + math.log(m), color=RED, label="tangent at p(x)")
-right.scatter(w, w.log(), color=[BLUE, ORANGE, GREEN], zorder=3)
-right.plot([m, m], [float(w.log().mean()), log_p], color=ORANGE, linewidth=4)
-right.set(title="the three weights of the scribble, uniform q", xlabel="weight w(z)")
+right.plot(u_axis[:90], u_axis[:90] / R_mean - 1 + math.log(R_mean), color=RED, label="tangent at p(x)")
+right.scatter(R, R.log(), color=[BLUE, ORANGE, GREEN], zorder=3)
+right.plot([R_mean, R_mean], [float(R.log().mean()), log_p], color=ORANGE, linewidth=4)
+right.set(title="the three weights of the scribble, uniform q", xlabel="weight R(z)")
 right.legend()
 plt.show()
 
 # %% [markdown]
 # In the right panel the three dots are the three weights of our scribble for a guess $q$ that gives each cause one third. The thick orange piece is what swapping costs: its upper end is $\log p(x)$, its lower end the average of the three logarithms.
 #
-# Now the proof. It needs one fact about the logarithm. Consider $u - 1 - \log u$ for $u>0$. Its slope is
+# Now the proof. It needs one fact about the logarithm. Consider $u - 1 - \log u$ for $u>0$. The slope of $u$ is 1 and that of $\log u$ is $1/u$, so the slope of the whole is
 
 # %% tags=["proof"]
 u = sp.Symbol("u", positive=True)
 equation("4.3", sp.Derivative(u - 1 - sp.log(u), u), (u - 1) / u)
 
 # %% [markdown]
-# The slope is negative left of $u=1$ and positive right of it. So the function falls, touches its lowest value $1-1-\log 1=0$ at $u=1$, and rises again. It is never below 0:
+# The slope is negative left of $u=1$ and positive right of it. So the function falls, touches its lowest value $1-1-\log 1=0$ at $u=1$ and only there, and rises again. It is never below 0, that is, $\log u$ is never above $u-1$:
 
 # %% tags=["proof"]
-inequality("4.4", sp.log(u), u - 1, cases=[{u: k / 20} for k in range(1, 200)], relation=r"\le")
+inequality("4.4", sp.log(u), u - 1, cases=[{u: k / 20} for k in range(1, 200)], equality={u: 1}, relation=r"\le")
 
 # %% [markdown]
-# The sign of the slope is the proof; the cases only guard against a slip of the pen. Put $u = w/m$ with $m = \mathbb E_{z\sim q}[w]$, the mean weight. Then (4.4) says $\log w \le \frac{w}{m} - 1 + \log m$. This is the red tangent of the picture. Take the average of both sides over $w$. What is the average of the tangent?
+# The sign of the slope is the proof; the cases only guard against a slip of the pen. Put $u = R/\bar R$ with $\bar R = \mathbb E_{z\sim q}[R(z)]$, the mean weight. Then (4.4) says $\log\frac{R}{\bar R}\le\frac{R}{\bar R}-1$. The left side is $\log R-\log\bar R$. Bring $\log\bar R$ to the other side: $\log R \le \frac{R}{\bar R} - 1 + \log\bar R$. This is the red tangent of the picture.
+#
+# The weight $R=R(z)$ is random because $z\sim q$ is. Take the average of both sides over $z\sim q$ (below the subscript is just $R$). What is the average of the tangent?
 
 # %% tags=["proof"]
-weight, mean_weight = sp.symbols("w m", positive=True)
+weight, mean_weight = sp.symbols(r"R \bar{R}", positive=True)
 derive("4.5", Expect(weight / mean_weight - 1 + sp.log(mean_weight), weight),
-       (Expect(weight, weight) / mean_weight - 1 + sp.log(mean_weight), "the mean is linear; m is a constant"),
-       (sp.log(mean_weight), "m is the mean of w, so the fraction is 1"),
+       (Expect(weight, weight) / mean_weight - 1 + sp.log(mean_weight), "the mean is linear; the mean weight is a constant"),
+       (sp.log(mean_weight), "the fraction is the mean weight over itself: 1"),
        given={Expect(weight, weight): mean_weight})
 
 # %% [markdown]
-# Together: $\mathbb E[\log w]\le\log m=\log\mathbb E[w]$. This is **Jensen's inequality** for the logarithm. Now name the left side, with our weights in it, the **evidence lower bound**:
+# Together: $\mathbb E_{z\sim q}[\log R(z)]\le\log\bar R=\log\mathbb E_{z\sim q}[R(z)]$. This is **Jensen's inequality** for the logarithm. Now name the left side, with our weights in it, the **evidence lower bound**:
 #
 # $$ \mathrm{ELBO}(q) = \mathbb E_{z\sim q}\left[\log\frac{p(x,z)}{q(z)}\right] \tag{4.6, definition} $$
 #
-# Since $\mathbb E_{z\sim q}[w]=p(x)$ by (4.2), Jensen says $\mathrm{ELBO}(q)\le\log p(x)$. The expectation runs over $z$ alone. $x$ is the picture in front of us: it is given and does not move. For three causes, tried on five hundred random models and guesses:
+# Since $\mathbb E_{z\sim q}[R]=p(x)$ by (4.2), Jensen says $\mathrm{ELBO}(q)\le\log p(x)$. The expectation runs over $z$ alone. $x$ is the picture in front of us: it is given and does not move. For three causes, tried on five hundred random models and guesses:
 
 # %% tags=["proof"]
 rng = torch.Generator().manual_seed(0)
@@ -146,14 +148,15 @@ q_cases = torch.rand(500, 3, generator=rng, dtype=torch.float64)
 rows = torch.cat([p_cases, q_cases / q_cases.sum(1, keepdim=True)], 1).tolist()
 cases = [dict(zip((p_1, p_2, p_3, q_1, q_2, q_3), row, strict=True)) for row in rows]
 swapped = sp.Add(*(q * sp.log(p / q) for q, p in pairs))
-inequality("4.7", sp.log(p_1 + p_2 + p_3), swapped, cases=cases, source="VAE section 2.2")
+tight = {p_1: 0.1, p_2: 0.06, p_3: 0.24, q_1: 0.25, q_2: 0.15, q_3: 0.6}  # equal weights: nothing is lost
+inequality("4.7", sp.log(p_1 + p_2 + p_3), swapped, cases=cases, equality=tight, source="VAE section 2.2")
 
 # %% [markdown]
-# When is nothing lost? When all weights are equal, since then the dots sit on one point and the chord has no length. Equal weights mean $q(z)\propto p(x,z)$, and that is the posterior. Jensen does not tell us *how much* is lost otherwise. The second way does.
+# When is nothing lost? In (4.4) the two sides meet at $u=1$ only. So every weight must equal the mean weight: in the picture, the dots sit on one point and the chord has no length. Then $p(x,z)/q(z)=\bar R$ for every $z$, and $\bar R=p(x)$. Solve for the guess: $q(z)=p(x,z)/p(x)=p(z\mid x)$, by Bayes' rule. *Nothing is lost if and only if the guess is the posterior.* Jensen does not tell us *how much* is lost otherwise. The second way does.
 #
 # ## Second way: an exact identity
 #
-# Write the joint density the other way round, $p(x,z)=p(x)\,p(z\mid x)$, and put it into the ELBO. The symbols $q(z)$, $p(x,z)$ and so on below are *abstract*: positive numbers that depend on $z$, nothing more is assumed about them. So the proof holds for pictures, for scribbles, and for anything else with a density. (`density` gives such a number the name that is printed.)
+# Bayes' rule says $p(x)=p(x,z)/p(z\mid x)$, for *every* $z$. So $\log p(x)$, which does not depend on $z$, may be averaged over $z\sim q$ without changing. Then the guess is slipped in. The symbols $q(z)$, $p(x,z)$ and so on below are *abstract*: positive numbers that depend on $z$, nothing more is assumed about them. So the proof holds for pictures, for scribbles, and for anything else with a density. (`density` gives such a number the name that is printed.)
 
 # %%
 def density(text, *over):
@@ -167,17 +170,20 @@ p_xz, p_x_z, p_z_x = density("p(x,z)", z_q), density(r"p(x\mid z)", z_q), densit
 p_x = sp.Symbol("p(x)", positive=True)
 
 # %% tags=["proof"]
-derive("4.8", Expect(sp.log(p_xz / q_z), z_q),
-       (Expect(sp.log(p_x * p_z_x / q_z), z_q), "Bayes: joint = evidence times posterior"),
-       (sp.log(p_x) - Expect(sp.log(q_z / p_z_x), z_q), "log p(x) is a constant; turning the fraction flips the sign"),
+slipped_in = sp.Mul(p_xz / q_z, q_z / p_z_x, evaluate=False)
+derive("4.8", sp.log(p_x),
+       (Expect(sp.log(p_x), z_q), "a constant is its own mean"),
+       (Expect(sp.log(p_xz / p_z_x), z_q), "Bayes: evidence = joint over posterior"),
+       (Expect(sp.log(slipped_in), z_q), "multiply and divide by the guess"),
+       (Expect(sp.log(p_xz / q_z), z_q) + Expect(sp.log(q_z / p_z_x), z_q), "logarithm of a product; mean of a sum"),
        given={p_xz: p_x * p_z_x}, source="VAE section 2.2")
 
 # %% [markdown]
-# The expectation in the last line is, letter by letter, the Kullback–Leibler divergence of chapter 01, from the guess to the posterior. Move it to the other side:
+# In the last line the first expectation is the ELBO (4.6). The second is, letter by letter, the Kullback–Leibler divergence (1.27) from the guess to the posterior. Both run over $z\sim q$, with $x$ fixed. In short:
 #
 # $\displaystyle\underbrace{\log p(x)}_{\text{what we want}} \;=\; \underbrace{\mathrm{ELBO}(q)}_{\text{what we can compute}} \;+\; \underbrace{\mathrm{KL}\big(q(z)\,\|\,p(z\mid x)\big)}_{\text{the gap}}$
 #
-# Nothing is lost here; this is an equality. And since no KL is negative, the ELBO cannot exceed $\log p(x)$. That is Jensen's result again, now with a remainder. (Why is no KL negative? Put $u = p(z\mid x)/q(z)$ into (4.4) and average over $z\sim q$: $-\mathrm{KL}\le\mathbb E_{z\sim q}[u]-1 = 1-1 = 0$.) The proof does not say that the gap is small, nor how to find a $q$ that makes it small.
+# Nothing is lost here; this is an equality. And since no KL is negative, the ELBO cannot exceed $\log p(x)$. That is Jensen's result again, now with a remainder. (Why is no KL negative? Put $u = p(z\mid x)/q(z)$ into (4.4) and average over $z\sim q$. On the left stands $\mathbb E_{z\sim q}[\log u]=-\mathrm{KL}$. On the right stands $\mathbb E_{z\sim q}[u]-1$, and $\mathbb E_{z\sim q}[u]=\int q(z)\frac{p(z\mid x)}{q(z)}dz=\int p(z\mid x)\,dz=1$. So $-\mathrm{KL}\le0$.) The proof does not say that the gap is small, nor how to find a $q$ that makes it small.
 #
 # Three things follow, and the rest of the course lives on them.
 #
@@ -225,7 +231,8 @@ bars(plt.subplots()[1], [elbo_of(q) for q in guesses.values()], log_p, list(gues
 # %% tags=["proof"]
 derive("4.9", -Expect(sp.log(p_xz / q_z), z_q),
        (-Expect(sp.log(p_z * p_x_z / q_z), z_q), "joint = prior times decoder"),
-       (Expect(sp.log(q_z / p_z), z_q) - Expect(sp.log(p_x_z), z_q), "a logarithm turns products into sums"),
+       (Expect(sp.log(q_z / (p_z * p_x_z)), z_q), "turning a fraction flips the sign of its logarithm"),
+       (Expect(sp.log(q_z / p_z), z_q) - Expect(sp.log(p_x_z), z_q), "logarithm of a product; mean of a sum"),
        given={p_xz: p_z * p_x_z}, source="VAE eq. 3, with the sign changed")
 
 # %% [markdown]
@@ -241,7 +248,9 @@ derive("4.9", -Expect(sp.log(p_xz / q_z), z_q),
 # %% [markdown]
 # ## The KL divergence of two Gaussians
 #
-# In this course all guesses, priors and posteriors are Gaussian. So this one formula carries almost everything. Let $x\sim\mathcal N(m_1, v_1)$, with $v$ for *variance*, and write $x = m_1 + \sqrt{v_1}\,\varepsilon$. The expectation then runs over a standard normal $\varepsilon$, and all that is needed is $\mathbb E[\varepsilon]=0$ and $\mathbb E[\varepsilon^2]=1$.
+# In this course all guesses, priors and posteriors are Gaussian. So this one formula carries almost everything. Chapter 01 derived it with standard deviations (1.29). Here it is once more with *variances* $v$, the form that the rest of the course uses. Let $x\sim\mathcal N(m_1, v_1)$ and write $x = m_1 + \sqrt{v_1}\,\varepsilon$. The expectation then runs over a standard normal $\varepsilon$, and all that is needed is $\mathbb E[\varepsilon]=0$ and $\mathbb E[\varepsilon^2]=1$.
+#
+# The two log densities are to be subtracted. At the drawn point the first one has the square $(x-m_1)^2/2v_1=\varepsilon^2/2$, and the second one the square $(x-m_2)^2/2v_2$ with $x-m_2=m_1-m_2+\sqrt{v_1}\,\varepsilon$. You will find both on the left side.
 
 # %% tags=["proof"]
 def log_normal(at, mean, var):
@@ -257,14 +266,14 @@ price = (v_1 + (m_1 - m_2) ** 2) / (2 * v_2) - sp.Rational(1, 2) + sp.log(v_2 / 
 derive("4.10", Expect(log_normal(sample, m_1, v_1) - log_normal(sample, m_2, v_2), e),
        (Expect((sample - m_2) ** 2 / (2 * v_2) - e**2 / 2, e) + sp.log(v_2 / v_1) / 2, "the logarithms are constants"),
        (price, "multiply out; the noise has mean 0 and variance 1"),
-       (kl, "collect"), source="Ho section 3.2")
+       (kl, "collect; turning the fraction flips the sign of its logarithm"), source="Ho section 3.2")
 values = {m_1: 0.3, v_1: 0.7, m_2: -0.4, v_2: 1.9}
 numbers = [torch.tensor(values[s], dtype=torch.float64) for s in (m_1, v_1, m_2, v_2)]
 agrees(kl, values, normal_kl(*numbers))
 agrees(log_normal(m_1, m_2, v_2), values, normal_log_prob(numbers[0], numbers[2], numbers[3]))
 
 # %% [markdown]
-# Read the last line. With $r = v_1/v_2$ the first three parts are $\frac12(r-1-\log r)$, the price of a wrong *variance*: by (4.4) never negative, and 0 only at $r=1$. The fourth is the price of a wrong *mean*, measured in units of the second variance. For vectors with independent entries the KLs add up (the logarithm of a product). The formula holds for Gaussians only. For mixtures no such formula exists.
+# Read the last line. With $\rho = v_1/v_2$ the first three parts are $\frac12(\rho-1-\log\rho)$, the price of a wrong *variance*: by (4.4) never negative, and 0 only at $\rho=1$. The fourth is the price of a wrong *mean*, measured in units of the second variance. For vectors with independent entries the KLs add up (the logarithm of a product). The formula holds for Gaussians only. For mixtures no such formula exists.
 
 # %%
 shifts, stds = torch.linspace(-3, 3, 200).double(), torch.linspace(0.2, 3, 200).double()
@@ -285,7 +294,9 @@ plt.show()
 #
 # $$ p(z)=\mathcal N(0,1),\qquad p(x\mid z)=\mathcal N(wz,\ s^2). $$
 #
-# The decoder multiplies by $w$ and adds noise of standard deviation $s$. Then $x = wz + s\,\varepsilon$ is a sum of independent Gaussians, so the evidence is $p(x)=\mathcal N(0,\,w^2+s^2)$. Completing the square (chapter 03) gives the posterior: mean $\frac{wx}{w^2+s^2}$, variance $\frac{s^2}{w^2+s^2}$. If both claims are right, prior × decoder equals evidence × posterior, for every $x$ and $z$. In logarithms, SymPy agrees:
+# The decoder multiplies by $w$ and adds noise of standard deviation $s$. Then $x = wz + s\,\varepsilon$ is a sum of independent Gaussians, so the evidence is $p(x)=\mathcal N(0,\,w^2+s^2)$. For the posterior, remember that precisions add (a precision is 1 over a variance; chapters 01 and 03). The prior has precision 1. The decoder, read as a function of $z$, is a bell around $x/w$ of variance $s^2/w^2$, so its precision is $w^2/s^2$. The sum is $(w^2+s^2)/s^2$: the posterior has variance $\frac{s^2}{w^2+s^2}$. Its mean is the average of the two centres, 0 and $x/w$, weighted by their precisions: $\frac{x}{w}\cdot\frac{w^2}{s^2}\cdot\frac{s^2}{w^2+s^2}=\frac{wx}{w^2+s^2}$.
+#
+# If both claims are right, prior × decoder equals evidence × posterior, for every $x$ and $z$, since both are the joint density. In logarithms, SymPy agrees:
 
 # %% tags=["proof"]
 x, z_sym, m_q = sp.symbols("x z m", real=True)
@@ -296,7 +307,7 @@ equation("4.11", log_normal(z_sym, 0, 1) + log_normal(x, w_sym * z_sym, s_sym**2
          log_normal(x, 0, total) + log_normal(z_sym, post_mean, post_var))
 
 # %% [markdown]
-# Now let the guess be any Gaussian, $q(z)=\mathcal N(m, v)$, not only the best one. Its ELBO is an expectation over $z = m+\sqrt v\,\varepsilon$ of a polynomial in $\varepsilon$, so it can be integrated exactly:
+# Now let the guess be any Gaussian, $q(z)=\mathcal N(m, v)$, not only the best one. Its ELBO is an expectation over $z = m+\sqrt v\,\varepsilon$ of a polynomial in $\varepsilon$, so it can be integrated exactly. In the reconstruction stands $x-wz=(x-wm)-w\sqrt v\,\varepsilon$. Its square has the mean $(x-wm)^2+w^2v$: the mixed term has mean 0, and $\varepsilon^2$ has mean 1.
 
 # %% tags=["proof"]
 z_guess = m_q + sp.sqrt(v_q) * e
@@ -306,7 +317,7 @@ inside = log_normal(z_guess, m_q, v_q) - log_normal(z_guess, 0, 1) - log_normal(
 equation("4.12", Expect(inside, e), prior_term + reconstruction)
 
 # %% [markdown]
-# The right side is $-\mathrm{ELBO}$: the prior term is (4.10) against $\mathcal N(0,1)$. In the reconstruction, look at $w^2 v$: a wide guess pays, because the decoder carries its spread over to $x$. Finally the identity of this chapter, $-\log p(x) = -\mathrm{ELBO} - \mathrm{gap}$, with all three parts in closed form. It must hold for every $m$, $v$, $w$, $s$ and $x$:
+# The right side is $-\mathrm{ELBO}$. Its first four parts, $\frac12(m^2+v-\log v-1)$, are the prior term: (4.10) against $\mathcal N(0,1)$. The rest is the reconstruction. In it, look at $w^2 v$: a wide guess pays, because the decoder carries its spread over to $x$. Finally the identity of this chapter, $-\log p(x) = -\mathrm{ELBO} - \mathrm{gap}$, with all three parts in closed form. It must hold for every $m$, $v$, $w$, $s$ and $x$:
 
 # %% tags=["proof"]
 gap = kl.subs({m_1: m_q, v_1: v_q, m_2: post_mean, v_2: post_var}, simultaneous=True)
@@ -380,7 +391,7 @@ print("z computed from eps: ", slopes(lambda mean, std: mean + std * noise))
 m_now, v_now, e_many = 0.3, 0.64, noise.double()
 z_now = m_now + v_now**0.5 * e_many
 log_joint = normal_log_prob(z_now, 0.0, 1.0) + normal_log_prob(X, W * z_now, S**2)
-draws = normal_log_prob(z_now, m_now, v_now) - log_joint
+draws = {q_z: normal_log_prob(z_now, m_now, v_now).exp(), p_xz: log_joint.exp()}  # two densities at 100,000 places
 at = {m_q: m_now, v_q: v_now, w_sym: W, s_sym: S, x: float(X)}
 slip = sp.Symbol("variance in the place of the standard deviation")
 at[slip] = number(Expect(inside.subs(z_guess, m_q + v_q * e), e), at)
@@ -422,6 +433,8 @@ plt.show()
 # For one $x$ we climbed 400 steps. For a data set one would have to climb for each picture, and again whenever the model changes. The **variational autoencoder** has a network do it: the *encoder* takes $x$ and answers with mean and variance of the guess, now written $q(z\mid x)$. A second network, the *decoder*, takes $z$ and answers with the mean of $p(x\mid z)$. The decoder's variance is a fixed number, for us 0.05. Both networks climb the same ELBO, together:
 #
 # $\displaystyle -\mathrm{ELBO}(x) = \underbrace{\mathrm{KL}\big(q(z\mid x)\,\|\,\mathcal N(0,I)\big)}_{\text{prior}} \;+\; \underbrace{\mathbb E_{z\sim q(z\mid x)}\big[-\log \mathcal N(x;\,\mathrm{decode}(z),\,0.05\,I)\big]}_{\text{reconstruction}}$
+#
+# In both terms $z$ is the only thing that is averaged over; $x$ is one given picture. Training averages over the pictures of the training set as well.
 #
 # The encoder puts out the *logarithm* of the variance, so that the variance is positive whatever the network says. One $\varepsilon$ for each picture is enough: the estimate is noisy, but right on average, and the next batch averages on.
 #
@@ -534,7 +547,7 @@ plt.show()
 #
 # ### How loose is the bound? Ask with more draws
 #
-# The gap cannot be computed. But it can be estimated. Average the weight $w=p(x,z)/q(z\mid x)$ over $K$ draws *before* taking the logarithm: $\log\frac1K\sum_k w_k$. At $K=1$ its mean is the ELBO. By Jensen its mean stays below $\log p(x)$ for every $K$. As $K$ grows, the average settles on $p(x)$ by (4.2), so the estimate rises towards $\log p(x)$.
+# The gap cannot be computed. But it can be estimated. Draw $z_1,\dots,z_K\sim q(z\mid x)$ independently, and average the weight $R=p(x,z)/q(z\mid x)$ over them *before* taking the logarithm: $\log\frac1K\sum_k R(z_k)$. At $K=1$ the mean of this over $z_1$ is the ELBO. For every $K$ the average in the logarithm has the mean $p(x)$, by (4.2). So by Jensen the mean over $z_1,\dots,z_K$ stays below $\log p(x)$. As $K$ grows, the average settles on $p(x)$, and the estimate comes closer to $\log p(x)$. (That it rises at *every* step of $K$ is only measured here.)
 
 # %%
 @torch.no_grad()
@@ -587,7 +600,7 @@ for name, slope, tight in (("A", 1.0, True), ("B", 2.0, False)):
 # | prior | $\mathcal N(0,I)$ | $\mathcal N(0,I)$ |
 # | decoder | $\mathcal N(x;\,\mathrm{decode}(z),\,0.05)$ | $\mathcal N(x_0;\,\mu_\theta(x_1,1),\,\beta_1)$ |
 #
-# Nothing else differs. So their bounds must be *the same number* if we build a "VAE" whose encoder is frozen to $q(x_1\mid x_0)$. To test this we need some denoiser; the oracle of our Gaussian digits will do, and a linear map with random weights too. (`eps_model` predicts the noise in $x_1$. The decoder then subtracts it: $\hat x_0=(x_1-\sqrt{1-\bar\alpha_1}\,\hat\varepsilon)/\sqrt{\bar\alpha_1}$, which is the mean $\mu_\theta$ at $t=1$. Chapters 05 and 06 explain this in full.)
+# ($\mu_\theta(x_1,1)$ is the DDPM's name for what the decoder makes of $x_1$. Its variance is chosen, here as $\beta_1$; chapter 05 discusses the choice.) Nothing else differs. So their bounds must be *the same number* if we build a "VAE" whose encoder is frozen to $q(x_1\mid x_0)$. The package has one home for the prior and one for the reconstruction, and both kinds of model use them: `vae_terms` asks an encoder for the law of the latent, `vlb_terms` takes it from the schedule. To test this we need some denoiser; the oracle of our Gaussian digits will do, and a linear map with random weights too. (`eps_model` predicts the noise in $x_1$. The decoder then subtracts it: $\hat x_0=(x_1-\sqrt{1-\bar\alpha_1}\,\hat\varepsilon)/\sqrt{\bar\alpha_1}$, which is the mean $\mu_\theta$ at $t=1$. Chapters 05 and 06 explain this in full.)
 
 # %%
 class FrozenVAE(torch.nn.Module):
@@ -622,7 +635,7 @@ for name, eps_model in denoisers.items():
 
 # %%
 images, shares = val.images.double(), (0.003, 0.03, 0.1, 0.2, 0.4, 0.6, 0.75, 0.85, 0.92, 0.96, 0.99)
-steps = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+steps = (1, 2, 5, 20, 100, 1000)
 
 
 def oracle_bound(chain):
@@ -717,24 +730,38 @@ assert int((use[0] > 0.1).sum()) >= 8 and int((use[1] > 0.1).sum()) <= 4
 
 # %% [markdown]
 # Left: the healthy VAE uses most of its latents and leaves a few idle, which is fine. Right: all bars are next to nothing. Samples of such a model all look alike. A diffusion model cannot collapse in this way, because its encoder has no parameters that could give up.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
+# The same exercises on a sheet of their own: [without solutions](exercises/04_one_latent_student.ipynb), [with solutions](exercises/04_one_latent_solution.ipynb).
+
+# %% [markdown]
 # **4.1 ★** The scribble again: $p(x,z)=(0.05,\,0.18,\,0.06)$. Somebody guesses $q=(\frac12,\frac12,0)$. How large is the gap, in nats?
+
+# %% [markdown] tags=["hint"]
+# **Hint 4.1**
+#
+# Two ways: $\log p(x)$ minus the ELBO of the guess, or the KL divergence from the guess to the posterior. Do both; they must agree.
 
 # %% tags=["exercise"]
 gap_nats = ...
 check("4.1", gap_nats)
 
 # %% tags=["solution"]
-half = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)
-gap_nats = log_p - elbo_of(half)
+bound = 0.5 * math.log(0.05 / 0.5) + 0.5 * math.log(0.18 / 0.5)  # z = 3 is never drawn
+gap_nats = math.log(0.05 + 0.18 + 0.06) - bound
 must_pass("4.1", gap_nats)
 
 # %% [markdown]
 # **4.2 ★★** Write the prior term of one latent: the KL divergence from $\mathcal N(\text{mean},\text{var})$ to $\mathcal N(0,1)$, in nats, for plain numbers. Check in your head: it must be 0 for mean 0 and variance 1.
+
+# %% [markdown] tags=["hint"]
+# **Hint 4.2**
+#
+# The KL divergence of two Gaussians, with a second Gaussian of mean 0 and variance 1.
 
 # %% tags=["exercise"]
 def latent_kl(mean, var):
@@ -754,6 +781,11 @@ must_pass("4.2", latent_kl)
 # %% [markdown]
 # **4.3 ★★** Take the linear model with $w=s=1$ and the laziest guess there is, the prior $q=\mathcal N(0,1)$. Give the gap as a function of $x$. (What is the posterior? Which of the two comes first in the KL?)
 
+# %% [markdown] tags=["hint"]
+# **Hint 4.3**
+#
+# Multiply prior and likelihood: two witnesses about $z$, the prior (mean 0, precision 1) and the picture (mean $x$, precision 1).
+
 # %% tags=["exercise"]
 def lazy_gap(x):
     return ...
@@ -772,6 +804,11 @@ must_pass("4.3", lazy_gap)
 # %% [markdown]
 # **4.4 ★★★** The DDPM with $T=1$. Give the prior term $\mathrm{KL}(q(x_1\mid x_0)\,\|\,\mathcal N(0,1))$ of one pixel as a function of $x_0$ and $\beta_1$. For which $\beta_1$ is it smallest, and why do we not simply choose that one?
 
+# %% [markdown] tags=["hint"]
+# **Hint 4.4**
+#
+# $q(x_1\mid x_0)$ has mean $\sqrt{1-\beta_1}\,x_0$ and variance $\beta_1$. The rest is exercise 4.2.
+
 # %% tags=["exercise"]
 def one_step_prior(x_0, beta_1):
     return ...
@@ -787,9 +824,69 @@ def one_step_prior(x_0, beta_1):
 
 must_pass("4.4", one_step_prior)
 
-# %% [markdown]
+# %% [markdown] tags=["solution"]
 # (It falls to 0 as $\beta_1\to1$. But then $x_1$ is pure noise and the decoder must guess the picture from nothing: the left end of the left figure above.)
+
+# %% [markdown]
+# **4.5 ★** Somebody tells you that the ELBO of a guess is $-3.2$ nats, and that its KL divergence to the posterior is $0.7$ nats. What is $\log p(x)$?
+
+# %% [markdown] tags=["hint"]
+# **Hint 4.5**
 #
+# A bar of length $\log p(x)$, cut into bound and gap.
+
+# %% tags=["exercise"]
+log_evidence = ...
+check("4.5", log_evidence)
+
+# %% tags=["solution"]
+log_evidence = -3.2 + 0.7  # the bound lies below, by the gap
+must_pass("4.5", log_evidence)
+
+# %% [markdown]
+# **4.6 ★★** More draws. The joint is $p(x,z)=(0.05,\,0.18,\,0.06)$, the guess $q=(\frac12,\frac12,0)$. Draw *two* independent $z$ from $q$, average their weights $w=p(x,z)/q(z)$, and take the logarithm. What is its exact mean? (It must lie between the ELBO and $\log 0.29$.)
+
+# %% [markdown] tags=["hint"]
+# **Hint 4.6**
+#
+# The weights are 0.1 and 0.36. There are four equally likely pairs.
+
+# %% tags=["exercise"]
+two_draws = ...
+check("4.6", two_draws)
+
+# %% tags=["solution"]
+two_draws = sum(math.log((a + b) / 2) for a in (0.1, 0.36) for b in (0.1, 0.36)) / 4
+must_pass("4.6", two_draws)
+
+# %% [markdown]
+# **4.7 ★★★** Two estimators of one slope. We want $\frac{\partial}{\partial m}\mathbb E[z^2]$ for $z=m+s\,\varepsilon$, from a single draw. Reparameterisation gives $2z$. The other classic is $z^2\cdot\frac{\partial}{\partial m}\log q(z)=z^2\,\varepsilon/s$. Both have the right mean, $2m$. How many times larger is the *variance* of the second? (You need $\mathbb E[\varepsilon^2]=1$, $\mathbb E[\varepsilon^4]=3$, $\mathbb E[\varepsilon^6]=15$.)
+
+# %% [markdown] tags=["hint"]
+# **Hint 4.7**
+#
+# The first has variance $4s^2$. For the second, expand $(m+s\,\varepsilon)^4\varepsilon^2$, keep the even powers, and do not forget to subtract the square of the mean.
+
+# %% tags=["exercise"]
+def noise_ratio(m, s):
+    return ...
+
+
+check("4.7", noise_ratio)
+
+
+# %% tags=["solution"]
+def noise_ratio(m, s):
+    second_moment = (m**4 + 18 * m**2 * s**2 + 15 * s**4) / s**2
+    return (second_moment - (2 * m) ** 2) / (4 * s**2)
+
+
+must_pass("4.7", noise_ratio)
+
+# %% [markdown] tags=["solution"]
+# (The ratio is never below 3.75, and it explodes for small $s$. This is why everybody reparameterises where it is possible.)
+
+# %% [markdown]
 # ## What comes next
 #
 # One latent, one guess, one gap. Chapter 05 puts $T$ latents in a row, $x_1,\dots,x_T$, keeps the encoder fixed, and writes the same bound. It then has three kinds of terms, and each is a KL divergence of two Gaussians, which you can now compute. The empty place in the middle of this chapter's bound, the *matching* terms, is where all the learning of a diffusion model happens.

@@ -54,7 +54,7 @@ plt.show()
 #
 # A matching term of chapter 05 compares two Gaussians for $x_{t-1}$. One is $q(x_{t-1}\mid x_t,x_0)=\mathcal N(\tilde\mu,\tilde\beta_t)$, which knows the answer. The other is the network's, $p_\theta(x_{t-1}\mid x_t)=\mathcal N(\mu_\theta,\sigma^2)$, which does not. Its variance $\sigma^2$ is a fixed number from a table, its mean comes from the network.
 #
-# The divergence is the mean of $\log q-\log p_\theta$ under $q$. Write a point drawn from $q$ as $\tilde\mu + s z$ with $z\sim\mathcal N(0,1)$ and $s^2=\tilde\beta_t$. Both log densities contain $-\log\sqrt{2\pi}$, which cancels. What is left is the left side below, for one pixel.
+# The divergence is the mean of $\log q-\log p_\theta$ under $q$, with $x_t$ and $x_0$ held fixed. Write a point drawn from $q$ as $\tilde\mu + s z$ with $z\sim\mathcal N(0,1)$ and $s^2=\tilde\beta_t$; the expectation then runs over $z$. At this point $\log q=-\log s-\frac12z^2-\log\sqrt{2\pi}$, and $\log p_\theta=-\log\sigma-\frac{(\tilde\mu+sz-\mu_\theta)^2}{2\sigma^2}-\log\sqrt{2\pi}$. Subtract: the $\log\sqrt{2\pi}$ cancels, and the left side below remains, for one pixel.
 
 # %% tags=["proof"]
 from ddpm_course.proofs import sigma, z
@@ -66,7 +66,7 @@ derive("6.1", Expect(log_ratio, z),
        (sp.log(sigma) - sp.log(s) + ((mu_q - mu_p) ** 2 + s**2) / (2 * sigma**2) - sp.Rational(1, 2),
         "expand; the mixed term has mean 0, and z has variance 1"),
        ((mu_q - mu_p) ** 2 / (2 * sigma**2) + (s**2 / sigma**2 - 1 - sp.log(s**2 / sigma**2)) / 2,
-        "sort: what depends on the means, what does not"), source="Ho section 3.2")
+        "sort; 2 log s - 2 log of sigma is the log of the ratio of squares"), source="Ho section 3.2")
 
 # %% tags=["proof"]
 numbers = {mu_q: 0.3, mu_p: -0.5, s: 0.7, sigma: 0.9}
@@ -93,7 +93,7 @@ values = table_values(schedule, 300) | {x_t: 0.7, eps: -0.4}
 agrees(solved, values, eps_to_x_0(schedule, pixel, 300, e_pixel))
 
 # %% [markdown]
-# Put this $x_0$ into the posterior mean. Two facts about the tables are used: $\beta_t=1-\alpha_t$, and $\bar\alpha_t=\alpha_t\bar\alpha_{t-1}$. The second line looks worse than the first, but only for a moment. The factor of $x_t$ is $\big(\beta_t+\alpha_t(1-\bar\alpha_{t-1})\big)/\big(\sqrt{\alpha_t}(1-\bar\alpha_t)\big)$. Its bracket is $1-\alpha_t+\alpha_t-\bar\alpha_t=1-\bar\alpha_t$, which cancels. A plain $1/\sqrt{\alpha_t}$ remains.
+# Put this $x_0$ into the posterior mean. Two facts about the tables are used: $\beta_t=1-\alpha_t$, and $\bar\alpha_t=\alpha_t\bar\alpha_{t-1}$. The second line looks worse than the first, but only for a moment. The factor of $x_t$ is $\big(\beta_t+\alpha_t(1-\bar\alpha_{t-1})\big)/\big(\sqrt{\alpha_t}(1-\bar\alpha_t)\big)$. Its bracket is $1-\alpha_t+\alpha_t-\bar\alpha_t=1-\bar\alpha_t$, which cancels. A plain $1/\sqrt{\alpha_t}$ remains. In the factor of $\varepsilon$, $\sqrt{\bar\alpha_{t-1}}/\sqrt{\bar\alpha_t}=1/\sqrt{\alpha_t}$ by the second fact, and that is all.
 
 # %% tags=["proof"]
 tables = {beta_t: 1 - alpha_t, bar_t: alpha_t * bar_s}
@@ -129,7 +129,7 @@ for t in (2, 500, 1000):
         agrees(weight, table_values(schedule, t) | {sigma: var**0.5}, vlb_weight(schedule, t, kind))
 
 # %% [markdown]
-# So a matching term is a *weighted squared error of the noise*. It holds for $t\ge 2$. The term at $t=1$ is another thing, the reconstruction $-\log p_\theta(x_0\mid x_1)$; there $\tilde\beta_1=0$, and a weight with $\sigma^2=\tilde\beta_1$ would divide by zero.
+# So a matching term is a *weighted squared error of the noise*. With its expectation and its constant, for a picture: $L_{t-1}=\frac{\beta_t^2}{2\sigma^2\alpha_t(1-\bar\alpha_t)}\,\mathbb E_{\varepsilon}\big[\lVert\varepsilon-\hat\varepsilon\rVert^2\big]+\text{const}$. The expectation of chapter 05 ran over $x_t\sim q(x_t\mid x_0)$. Since $x_0$ is fixed and $x_t=\sqrt{\bar\alpha_t}x_0+\sqrt{1-\bar\alpha_t}\,\varepsilon$, drawing $x_t$ is drawing $\varepsilon\sim\mathcal N(0,I)$. It holds for $t\ge 2$. The term at $t=1$ is another thing, the reconstruction $-\log p_\theta(x_0\mid x_1)$; there $\tilde\beta_1=0$, and a weight with $\sigma^2=\tilde\beta_1$ would divide by zero.
 #
 # Check it against the real thing. We take the package's bound on a short chain, with an eps_model that is wrong on purpose, and rebuild each matching term as constant + weight × squared error.
 
@@ -141,7 +141,8 @@ matching = vlb_terms(lambda x_t, t: 0.3 * x_t, short, x, variance="beta", eps=e)
 for t in range(2, 21):
     error = (e - 0.3 * q_sample(short, x, t, e)).square().sum(1)
     ratio = (1 - short.alpha_bar[t - 1]) / (1 - short.alpha_bar[t])  # posterior variance / beta_t
-    by_hand = 2 * 0.5 * (ratio - 1 - ratio.log()) + vlb_weight(short, t, "beta") * error
+    constant = 0.5 * (ratio - 1 - ratio.log())  # for each of the two coordinates
+    by_hand = 2 * constant + vlb_weight(short, t, "beta") * error
     torch.testing.assert_close(by_hand, matching[:, t - 2], rtol=0, atol=1e-10)
 print("weight x squared error + constant = matching term, t = 2..20: True")
 
@@ -162,11 +163,14 @@ derive("6.5", kl_mean_only,
         "both means in picture form; the noisy pixel cancels"),
        (bar_s * beta_t / (2 * (1 - bar_s) * (1 - bar_t)) * (x_0 - x_0_hat) ** 2,
         "put the posterior variance in; one beta cancels"),
-       (half_drop * (x_0 - x_0_hat) ** 2, "beta = 1 - (ratio of the two alpha bars); split the fraction"),
+       ((bar_s - bar_t) / (2 * (1 - bar_s) * (1 - bar_t)) * (x_0 - x_0_hat) ** 2, "beta = 1 - (ratio of the two alpha bars)"),
+       (half_drop * (x_0 - x_0_hat) ** 2, "split the fraction; see below"),
        given=in_x_0_form | known, source="VDM section 4")
 
 # %% [markdown]
-# The proof needs $\sigma^2=\tilde\beta_t$; with $\sigma^2=\beta_t$ the weight is smaller by the factor $\tilde\beta_t/\beta_t$. Because the weights are differences, their sum telescopes: $\tfrac12(\mathrm{SNR}_1-\mathrm{SNR}_2)+\tfrac12(\mathrm{SNR}_2-\mathrm{SNR}_3)+\dots$ leaves $\tfrac12(\mathrm{SNR}_1-\mathrm{SNR}_T)$. How the thousand steps are spaced in between hardly matters to the bound. Only the two ends do.
+# How is the fraction split? Read backwards, it is a common denominator: $\frac{a}{1-a}-\frac{b}{1-b}=\frac{a(1-b)-b(1-a)}{(1-a)(1-b)}=\frac{a-b}{(1-a)(1-b)}$.
+#
+# The proof needs $\sigma^2=\tilde\beta_t$; with $\sigma^2=\beta_t$ the weight is smaller by the factor $\tilde\beta_t/\beta_t$. Because the weights are differences, their sum telescopes: $\tfrac12(\mathrm{SNR}_1-\mathrm{SNR}_2)+\tfrac12(\mathrm{SNR}_2-\mathrm{SNR}_3)+\dots$ leaves $\tfrac12(\mathrm{SNR}_1-\mathrm{SNR}_T)$. So the *total* weight depends on the two ends alone, however the steps between are spaced.
 #
 # The next cell takes the table values of the package. It turns its $\varepsilon$ weight into an $x_0$ weight by the exchange rate $\mathrm{SNR}$ (derived below, 6.12) and compares with half the drop.
 
@@ -185,7 +189,9 @@ print(f"sum of all 999 weights of x_0: {float(drop.sum()):.0f};  from the two en
 #
 # $$ L_\text{simple}(\theta) = \mathbb E_{t,\,x_0,\,\varepsilon}\Big[\big\lVert \varepsilon - \varepsilon_\theta\big(\sqrt{\bar\alpha_t}\,x_0+\sqrt{1-\bar\alpha_t}\,\varepsilon,\ t\big)\big\rVert^2\Big] \tag{6.6, definition} $$
 #
-# This is Ho eq. 14. Which variables does the expectation run over? Three: a time $t$ drawn uniformly, a picture $x_0$ drawn from the data, a noise $\varepsilon$ drawn from $\mathcal N(0,I)$. A training step draws all three afresh, for each picture of the batch. In code it is three lines. The package's `diffusion_loss` does the same, and takes the mean over the pixels in the place of their sum, which changes nothing but the scale:
+# This is Ho eq. 14, up to its range of $t$: the bound itself has at $t=1$ the reconstruction, and $L_\text{simple}$ treats that term like all others. Beside the matching terms, whose weight on $\lVert\varepsilon-\hat\varepsilon\rVert^2$ is $\frac{\beta_t^2}{2\sigma^2\alpha_t(1-\bar\alpha_t)}$ (6.4), it is a *reweighting*: the weight is 1 at every $t$, and the constants are gone.
+#
+# Which variables does the expectation run over? Three: a time $t$ drawn uniformly, a picture $x_0$ drawn from the data, a noise $\varepsilon$ drawn from $\mathcal N(0,I)$. A training step draws all three afresh, for each picture of the batch. In code it is three lines. The package's `diffusion_loss` does the same, and takes the mean over the pixels in the place of their sum, which changes nothing but the scale:
 
 # %%
 rng = torch.Generator().manual_seed(18)
@@ -317,7 +323,7 @@ explore(draw, t=slider(1, 1000, 250, label="t"), what=choice(["eps", "x_0", "v"]
 #
 # $$ v = \sqrt{\bar\alpha_t}\;\varepsilon - \sqrt{1-\bar\alpha_t}\;x_0 \tag{6.8, definition} $$
 #
-# Put $\cos\varphi=\sqrt{\bar\alpha_t}$ and $\sin\varphi=\sqrt{1-\bar\alpha_t}$, which is allowed because the squares add up to 1. Then $x_t=\cos\varphi\,x_0+\sin\varphi\,\varepsilon$ and $v=\cos\varphi\,\varepsilon-\sin\varphi\,x_0$. The pair $(x_t,v)$ is the pair $(x_0,\varepsilon)$ *rotated* by the angle $\varphi$, and $v$ is the direction in which $x_t$ moves when $\varphi$ grows. A rotation is undone by rotating back, without any division:
+# Put $\cos\varphi=\sqrt{\bar\alpha_t}$ and $\sin\varphi=\sqrt{1-\bar\alpha_t}$, which is allowed because the squares add up to 1. Then $x_t=\cos\varphi\,x_0+\sin\varphi\,\varepsilon$ and $v=\cos\varphi\,\varepsilon-\sin\varphi\,x_0$. The pair $(x_t,v)$ is the pair $(x_0,\varepsilon)$ *rotated* by the angle $\varphi$, and $v$ is the direction in which $x_t$ moves when $\varphi$ grows (differentiate: the slope of $\cos\varphi$ is $-\sin\varphi$, and that of $\sin\varphi$ is $\cos\varphi$). A rotation is undone by rotating back, without any division:
 
 # %% tags=["proof"]
 from ddpm_course.proofs import v
@@ -342,7 +348,7 @@ agrees((sp.sqrt(bar_t) * x_t - x_0) / sp.sqrt(1 - bar_t), values, x_0_to_v(sched
 #
 # ### Exchange rates for errors
 #
-# Let a network be off by $\varepsilon-\hat\varepsilon$. By how much is its $\hat x_0$ off, and its $\hat v$? Convert both sides with the same $x_t$ and subtract.
+# Let a network be off by $\varepsilon-\hat\varepsilon$. By how much is its $\hat x_0$ off, and its $\hat v$? Convert both sides with the same $x_t$ and subtract; $x_t$ drops out. From 6.2, $x_0-\hat x_0=-\sqrt{\frac{1-\bar\alpha_t}{\bar\alpha_t}}\,(\varepsilon-\hat\varepsilon)$. From 6.9, solved for $v$, $v-\hat v=\frac{1}{\sqrt{\bar\alpha_t}}(\varepsilon-\hat\varepsilon)$. From 6.10, $x_0-\hat x_0=-\sqrt{1-\bar\alpha_t}\,(v-\hat v)$. Squared:
 
 # %% tags=["proof"]
 v_hat = sp.Symbol(r"\hat{v}", real=True)
@@ -351,9 +357,19 @@ v_of_eps = (eps - sp.sqrt(1 - bar_t) * x_t) / sp.sqrt(bar_t)
 equation("6.12", (x_0 - x_0_hat) ** 2, (1 - bar_t) / bar_t * (eps - eps_hat) ** 2, given=in_eps)
 of_eps = {v: v_of_eps, v_hat: v_of_eps.subs(eps, eps_hat)}
 equation("6.13", (v - v_hat) ** 2, (eps - eps_hat) ** 2 / bar_t, given=of_eps)
+of_v = {x_0: sp.sqrt(bar_t) * x_t - sp.sqrt(1 - bar_t) * v, x_0_hat: sp.sqrt(bar_t) * x_t - sp.sqrt(1 - bar_t) * v_hat}
+equation("6.14", (x_0 - x_0_hat) ** 2, (1 - bar_t) * (v - v_hat) ** 2, given=of_v)
 
 # %% [markdown]
-# So $1$ unit of squared $\varepsilon$ error is $1/\mathrm{SNR}$ units of squared $x_0$ error and $1/\bar\alpha_t$ units of squared $v$ error. A loss with weight $w$ on $\varepsilon$ equals a loss with weight $w\cdot\mathrm{SNR}$ on $x_0$, and one with weight $w\,\bar\alpha_t$ on $v$. "Predicting $x_0$ with an unweighted loss" is therefore *not* $L_\text{simple}$ in other words. It is another weighting.
+# So $1$ unit of squared $\varepsilon$ error is $1/\mathrm{SNR}$ units of squared $x_0$ error and $1/\bar\alpha_t$ units of squared $v$ error. A loss with weight $w$ on $\varepsilon$ equals a loss with weight $w\cdot\mathrm{SNR}$ on $x_0$, and one with weight $w\,\bar\alpha_t$ on $v$. All six ways, for one and the same loss (multiply the weight of the row by the entry to get the weight of the column):
+#
+# | weight on | → on $\varepsilon$ | → on $x_0$ | → on $v$ |
+# |---|---|---|---|
+# | $\varepsilon$ | 1 | $\frac{\bar\alpha_t}{1-\bar\alpha_t}$ | $\bar\alpha_t$ |
+# | $x_0$ | $\frac{1-\bar\alpha_t}{\bar\alpha_t}$ | 1 | $1-\bar\alpha_t$ |
+# | $v$ | $\frac1{\bar\alpha_t}$ | $\frac1{1-\bar\alpha_t}$ | 1 |
+#
+# The true weight of the bound, half the drop of the SNR on $x_0$, is therefore $\frac12(\mathrm{SNR}_{t-1}-\mathrm{SNR}_t)/\mathrm{SNR}_t$ on $\varepsilon$. "Predicting $x_0$ with an unweighted loss" is therefore *not* $L_\text{simple}$ in other words. It is another weighting.
 #
 # ## By hand
 #
@@ -427,6 +443,9 @@ price["x_0"] = (eps_to_x_0(schedule, x_now, t_every, wrong_eps) - x).square().me
 price["v"] = (eps_to_v(schedule, x_now, t_every, wrong_eps) - v_now).square().mean(1) * schedule.alpha_bar[1:]
 for name in ("x_0", "v"):
     torch.testing.assert_close(price[name], price["eps"], rtol=0, atol=1e-12)
+v_price = (eps_to_v(schedule, x_now, t_every, wrong_eps) - v_now).square().mean(1)
+x_0_price = (eps_to_x_0(schedule, x_now, t_every, wrong_eps) - x).square().mean(1)
+torch.testing.assert_close(x_0_price, v_price * (1 - schedule.alpha_bar[1:]), rtol=1e-9, atol=1e-12)  # the last row of the table
 print("three currencies, one price, to 1e-12: True")
 
 # %%
@@ -461,7 +480,7 @@ print(f"an eps error of 0.1 at t = 1000 becomes an x_0 error of {float(on_x_0['p
 # %% tags=["proof"]
 log_density = -((x_t - sp.sqrt(bar_t) * x_0) ** 2) / (2 * (1 - bar_t))  # of q(x_t | x_0), without its constant
 score_given_x_0 = -eps / sp.sqrt(1 - bar_t)
-equation("6.14", sp.Derivative(log_density, x_t), score_given_x_0, given={x_0: solved}, source="SDE section 3.3")
+equation("6.15", sp.Derivative(log_density, x_t), score_given_x_0, given={x_0: solved}, source="SDE section 3.3")
 agrees(score_given_x_0, values, eps_to_score(schedule, pixel, 300, e_pixel))
 
 # %% [markdown]
@@ -471,13 +490,13 @@ agrees(score_given_x_0, values, eps_to_score(schedule, pixel, 300, e_pixel))
 w_1, w_2 = sp.symbols("w_1 w_2", positive=True)
 q_1, q_2 = (sp.Function(name)(x_t) for name in ("q_1", "q_2"))
 both = w_1 * q_1 + w_2 * q_2
-derive("6.15", sp.Derivative(sp.log(both), x_t),
+derive("6.16", sp.Derivative(sp.log(both), x_t),
        ((w_1 * sp.Derivative(q_1, x_t) + w_2 * sp.Derivative(q_2, x_t)) / both, "chain rule: slope of a logarithm"),
        (w_1 * q_1 / both * sp.Derivative(sp.log(q_1), x_t) + w_2 * q_2 / both * sp.Derivative(sp.log(q_2), x_t),
         "each slope is the density times the slope of its logarithm"))
 
 # %% [markdown]
-# The factors $w_k q_k/(w_1q_1+w_2q_2)$ are Bayes' rule: the probability of the $k$-th value *given* $x_t$. So the score of the mixture is the conditional mean of the single scores. With 6.14, **the score is $-\mathbb E[\varepsilon\mid x_t]/\sqrt{1-\bar\alpha_t}$**. More than two values change nothing but the number of terms; for continuous data the sum is an integral, and one needs that integral and derivative may be swapped, which holds for Gaussians.
+# The factors $w_k q_k/(w_1q_1+w_2q_2)$ are Bayes' rule: the probability of the $k$-th value *given* $x_t$. So the score of the mixture is the conditional mean of the single scores. With 6.15, **the score is $-\mathbb E[\varepsilon\mid x_t]/\sqrt{1-\bar\alpha_t}$**. More than two values change nothing but the number of terms; for continuous data the sum is an integral, and one needs that integral and derivative may be swapped, which holds for Gaussians.
 #
 # So our conditional mean of the noise is the score in disguise. Check this where everything is known: eight Gaussians on a ring. The left side comes from automatic differentiation of $\log q(x_t)$; nobody wrote that gradient down. The right side comes from the oracle's closed formula for $\mathbb E[\varepsilon\mid x_t]$; nobody differentiated there.
 
@@ -737,7 +756,7 @@ from ddpm_course.proofs import normal
 
 old, new = normal(r"\bar{\varepsilon}_{t-1}"), normal(r"\varepsilon_t")
 total = (sp.sqrt(alpha_t) * sp.sqrt(1 - bar_s) * old + sp.sqrt(beta_t) * new) / sp.sqrt(1 - bar_t)
-derive("6.16", Expect(total * new, old, new),
+derive("6.17", Expect(total * new, old, new),
        ((sp.sqrt(alpha_t) * sp.sqrt(1 - bar_s) * Expect(old, old) * Expect(new, new)
          + sp.sqrt(beta_t) * Expect(new**2, new)) / sp.sqrt(1 - bar_t),
         "the two noises are independent"),
@@ -787,9 +806,17 @@ assert abs(wrong / unavoidable - 1) < 0.3
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
+# The same exercises on a sheet of their own: [without solutions](exercises/06_prediction_student.ipynb), [with solutions](exercises/06_prediction_solution.ipynb).
+
+# %% [markdown]
 # **6.1 ★** A pixel of $x_t$ is $0.5$, the network says $\hat\varepsilon=-1$, and $\bar\alpha_t=0.64$. What is $\hat x_0$?
+
+# %% [markdown] tags=["hint"]
+# **Hint 6.1**
+#
+# $\sqrt{0.64}=0.8$ and $\sqrt{0.36}=0.6$. Take the noise out first, then undo the shrinking.
 
 # %% tags=["exercise"]
 x_0_hat_answer = ...
@@ -801,6 +828,11 @@ must_pass("6.1", x_0_hat_answer)
 
 # %% [markdown]
 # **6.2 ★★** How low can the $\varepsilon$ loss get? Take data $x_0\sim\mathcal N(0,c^2)$, one number. Write the irreducible minimum at noise level $\bar\alpha$: the variance of $\varepsilon$ given $x_t$. (For two jointly Gaussian numbers with mean 0: $\mathrm{Var}(\varepsilon\mid x_t)=\mathrm{Var}(\varepsilon)-\mathrm{Cov}(\varepsilon,x_t)^2/\mathrm{Var}(x_t)$.)
+
+# %% [markdown] tags=["hint"]
+# **Hint 6.2**
+#
+# $x_t$ is a sum of two independent parts. Only one of them has anything to do with $\varepsilon$.
 
 # %% tags=["exercise"]
 def least_loss(c, alpha_bar):
@@ -820,6 +852,11 @@ must_pass("6.2", least_loss)
 # %% [markdown]
 # **6.3 ★★** Somebody trains on $x_0$ with an unweighted squared error. Which weight does this put on $|\varepsilon-\hat\varepsilon|^2$ at noise level $\bar\alpha$?
 
+# %% [markdown] tags=["hint"]
+# **Hint 6.3**
+#
+# At the same $x_t$, an error in $\hat\varepsilon$ moves $\hat x_0$. By which factor?
+
 # %% tags=["exercise"]
 def weight_on_eps(alpha_bar):
     return ...
@@ -838,6 +875,11 @@ must_pass("6.3", weight_on_eps)
 # %% [markdown]
 # **6.4 ★★★** With $\sigma^2=\tilde\beta_t$, the bound weighs $|x_0-\hat x_0|^2$ by half the drop of the SNR. Write the weight of $|v-\hat v|^2$, given $\bar\alpha_{t-1}$ and $\bar\alpha_t$.
 
+# %% [markdown] tags=["hint"]
+# **Hint 6.4**
+#
+# Go from the weight of $x_0$ to that of $v$: how large is an error in $x_0$, if the error in $v$ is 1?
+
 # %% tags=["exercise"]
 def weight_on_v(alpha_bar_s, alpha_bar_t):
     return ...
@@ -853,6 +895,80 @@ def weight_on_v(alpha_bar_s, alpha_bar_t):
 
 
 must_pass("6.4", weight_on_v)
+
+# %% [markdown]
+# **6.5 ★★** A network answers the score $s=\nabla_{x_t}\log q(x_t)$ of one pixel. Write $\hat x_0$ from $x_t$, $s$ and $\bar\alpha_t$.
+
+# %% [markdown] tags=["hint"]
+# **Hint 6.5**
+#
+# Turn the score into $\hat\varepsilon$ first: they differ by a factor and a sign.
+
+# %% tags=["exercise"]
+def x_0_from_score(x_t, score, alpha_bar):
+    return ...
+
+
+check("6.5", x_0_from_score)
+
+
+# %% tags=["solution"]
+def x_0_from_score(x_t, score, alpha_bar):
+    eps_hat = -((1 - alpha_bar) ** 0.5) * score
+    return (x_t - (1 - alpha_bar) ** 0.5 * eps_hat) / alpha_bar**0.5
+
+
+must_pass("6.5", x_0_from_score)
+
+# %% [markdown]
+# **6.6 ★★★** The total noise $\varepsilon$ in $x_t$ is made of the noises of all steps $k=1,\dots,t$. Write the correlation of the noise of step $k$ with the total, given $\beta_k$, $\bar\alpha_k$ and $\bar\alpha_t$ (where $k\le t$). Check: what must the squares of all of them add up to?
+
+# %% [markdown] tags=["hint"]
+# **Hint 6.6**
+#
+# After step $k$ its noise has the factor $\sqrt{\beta_k}$. What do the steps $k+1,\dots,t$ do to it? Then divide by the standard deviation of the total.
+
+# %% tags=["exercise"]
+def step_in_total(beta_k, bar_k, bar_t):
+    return ...
+
+
+check("6.6", step_in_total)
+
+
+# %% tags=["solution"]
+def step_in_total(beta_k, bar_k, bar_t):
+    return (bar_t / bar_k * beta_k / (1 - bar_t)) ** 0.5  # shrunk on the way by sqrt(bar_t / bar_k)
+
+
+must_pass("6.6", step_in_total)
+
+# %% [markdown] tags=["solution"]
+# (The squares add up to 1: the shares of the steps in the variance of the total noise. Late steps have the largest shares.)
+
+# %% [markdown]
+# **6.7 ★★★** The data are two points, $-1$ and $1$, equally likely. Write what a perfect network answers in the language $v$: $\mathbb E[v\mid x_t]$, as a function of $x_t$ and $\bar\alpha_t$.
+
+# %% [markdown] tags=["hint"]
+# **Hint 6.7**
+#
+# All languages are linear in each other at fixed $x_t$, so the mean of $v$ follows from the mean of $x_0$. Given $x_t$, $x_0$ has the mean $\tanh\frac{\sqrt{\bar\alpha_t}\,x_t}{1-\bar\alpha_t}$.
+
+# %% tags=["exercise"]
+def best_v(x_t, alpha_bar):
+    return ...
+
+
+check("6.7", best_v)
+
+
+# %% tags=["solution"]
+def best_v(x_t, alpha_bar):
+    x_0_hat = math.tanh(alpha_bar**0.5 * x_t / (1 - alpha_bar))
+    return (alpha_bar**0.5 * x_t - x_0_hat) / (1 - alpha_bar) ** 0.5
+
+
+must_pass("6.7", best_v)
 
 # %% [markdown]
 # ## What comes next

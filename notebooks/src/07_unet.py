@@ -975,9 +975,17 @@ print("eval mode: two calls are bit-equal:", torch.equal(right, again))
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
+# The same exercises on a sheet of their own: [without solutions](exercises/07_unet_student.ipynb), [with solutions](exercises/07_unet_solution.ipynb).
+
+# %% [markdown]
 # **7.1 ★** How many parameters has a residual block from 64 to 32 channels with a time vector of 128 numbers? Give the number; do it with pen and paper first.
+
+# %% [markdown] tags=["hint"]
+# **Hint 7.1**
+#
+# Go through the block in order: norm, convolution, time layer, norm, convolution, and the shortcut. A norm has two numbers a channel. A convolution from $a$ to $b$ channels has $9ab$ weights and $b$ biases.
 
 # %% tags=["exercise"]
 parameters = ...
@@ -989,6 +997,11 @@ must_pass("7.1", parameters)
 
 # %% [markdown]
 # **7.2 ★★** A stack of $n$ convolutions of size 3×3, without halving, then one halving, then $m$ more convolutions of size 3×3 on the small map. How many input pixels wide is the window that one pixel of the small map sees? Count the halving as taking every second pixel, with no kernel of its own. Write the function. (In your head: $n=1,m=0$ gives 3.)
+
+# %% [markdown] tags=["hint"]
+# **Hint 7.2**
+#
+# Start from the end. One pixel of the small map stands for a step of two input pixels.
 
 # %% tags=["exercise"]
 def window(n, m):
@@ -1008,6 +1021,11 @@ must_pass("7.2", window)
 # %% [markdown]
 # **7.3 ★★** The stack rule, for the network of the paper: base 128, multipliers (1, 2, 2, 2), two residual blocks a level. List the input channels of its twelve decoder blocks, from the bottom up.
 
+# %% [markdown] tags=["hint"]
+# **Hint 7.3**
+#
+# Write down what the encoder pushes, in order, and pop from the right. The very first thing pushed is the output of `conv_in`. A block's input is its own map and the popped one side by side.
+
 # %% tags=["exercise"]
 inputs = ...
 check("7.3", inputs)
@@ -1019,7 +1037,12 @@ inputs = [block[0].conv_1.in_channels for block in paper.up if not isinstance(bl
 must_pass("7.3", inputs)
 
 # %% [markdown]
-# **7.4 ★★★** Write attention without loops, as (7.9): `q`, `k`, `v` are matrices with one row a pixel. The check compares with an independent calculation, and it knows the three most common slips.
+# **7.4 ★★★** Write attention without loops, as (7.9): `q`, `k`, `v` are matrices with one row a pixel. The check compares with an independent calculation, and it knows the most common slips.
+
+# %% [markdown] tags=["hint"]
+# **Hint 7.4**
+#
+# `q @ k.T` has one row for each asking pixel. Along which axis must the weights sum to 1?
 
 # %% tags=["exercise"]
 def attention(q, k, v):
@@ -1035,6 +1058,46 @@ def attention(q, k, v):
 
 
 must_pass("7.4", attention)
+
+# %% [markdown]
+# **7.5 ★★** How many multiplications does one convolution of size 3×3 take, from 128 to 128 channels, on a map of 32×32 pixels (with padding, so that the map keeps its size)?
+
+# %% [markdown] tags=["hint"]
+# **Hint 7.5**
+#
+# One output number needs $3\cdot3\cdot128$ multiplications. How many output numbers are there?
+
+# %% tags=["exercise"]
+multiplications = ...
+check("7.5", multiplications)
+
+# %% tags=["solution"]
+multiplications = (3 * 3 * 128) * (128 * 32 * 32)  # for each output number: a 3x3 window in all channels
+must_pass("7.5", multiplications)
+
+# %% [markdown]
+# **7.6 ★★** A transposed convolution in two dimensions, kernel $k\times k$, stride $s$. How many stamps cover an output pixel, away from the border? Return the $s\times s$ table for the pixels $(0,0)$ to $(s-1,s-1)$, counted from a corner of a stamp, as a list of rows.
+
+# %% [markdown] tags=["hint"]
+# **Hint 7.6**
+#
+# In one dimension pixel $r$ gets the entries $r,\ r+s,\ r+2s,\dots$ of the kernel. In two dimensions counts multiply.
+
+# %% tags=["exercise"]
+def stamps(k, s):
+    return ...
+
+
+check("7.6", stamps)
+
+
+# %% tags=["solution"]
+def stamps(k, s):
+    line = [len(range(r, k, s)) for r in range(s)]
+    return [[a * b for b in line] for a in line]
+
+
+must_pass("7.6", stamps)
 
 # %% [markdown]
 # ## What comes next

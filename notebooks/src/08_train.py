@@ -15,7 +15,6 @@
 
 # %%
 import copy
-import math
 import sys
 import tempfile
 from dataclasses import replace
@@ -223,9 +222,7 @@ print(f"length before {length:.0f}, after 1, every entry divided by the same 13:
 n, j = sp.symbols("n j", integer=True, positive=True)
 d = sp.Symbol("d", positive=True)
 equation("8.6", d**n + sp.Sum((1 - d) * d ** (n - j), (j, 1, n)), sp.Integer(1))
-sizes = [10, 100, 1000, 10_000]
-errors = [(1 - 1 / m) ** m - 1 / math.e for m in sizes]
-limit("8.7", (1 - 1 / n) ** n, sp.exp(-1), sizes=sizes, errors=errors, order=1)
+limit("8.7", (1 - 1 / n) ** n, sp.exp(-1), sizes=[10, 100, 1000, 10_000], order=1)
 left_over = sp.factorial(10) * sp.factorial(n + 1) / sp.factorial(n + 10)
 equation("8.8", sp.Product((1 + j) / (10 + j), (j, 1, n)), left_over)
 
@@ -346,11 +343,11 @@ print("without warm-up the average is still nearly the random start:", held_out_
 # %% [markdown]
 # ## Live: real handwritten digits
 #
-# Now the real size: the U-Net of chapter 07 with 701,345 parameters, 550 steps of 64 pictures. That is about 25 times through the data and takes well under a minute on two idle CPU cores. (On a machine with a GPU, set the environment variable `DDPM_COURSE_SCALE=gpu`: the same cell then runs longer and with larger batches.) In your own session a progress bar moves; here it is switched off.
+# Now the real size: the U-Net of chapter 07 with 701,345 parameters, 450 steps of 64 pictures. That is about 20 times through the data and takes well under a minute on two idle CPU cores. (On a machine with a GPU, set the environment variable `DDPM_COURSE_SCALE=gpu`: the same cell then runs longer and with larger batches.) In your own session a progress bar moves; here it is switched off.
 
 # %%
 live_config = TrainConfig(
-    steps=at_scale(cpu=550, gpu=6000), batch_size=at_scale(cpu=64, gpu=256), lr=at_scale(cpu=4e-3, gpu=2e-3),
+    steps=at_scale(cpu=450, gpu=6000), batch_size=at_scale(cpu=64, gpu=256), lr=at_scale(cpu=4e-3, gpu=2e-3),
     ema_decay=at_scale(cpu=0.99, gpu=0.999), log_every=at_scale(cpu=25, gpu=200),
     device=at_scale(cpu="cpu", gpu="cuda"), warmup=50, prediction="v", schedule="cosine", data="digits")
 live = train(live_config)
@@ -711,9 +708,17 @@ print(f"'generated against real' prefers the blur: blur {wrong['blur']:.1f}, rea
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
+# The same exercises on a sheet of their own: [without solutions](exercises/08_train_student.ipynb), [with solutions](exercises/08_train_solution.ipynb).
+
+# %% [markdown]
 # **8.1 ★** A run uses EMA with $d=0.999$ and no warm-up. After how many steps has the share of the start fallen to 1 %? Give the number of steps, rounded up.
+
+# %% [markdown] tags=["hint"]
+# **Hint 8.1**
+#
+# Each step multiplies the share of the start by $d$.
 
 # %% tags=["exercise"]
 steps_needed = ...
@@ -727,6 +732,11 @@ must_pass("8.1", steps_needed)
 
 # %% [markdown]
 # **8.2 ★★** Write the training target $v$ from $x_0$, $\varepsilon$ and $\bar\alpha_t$, all numbers.
+
+# %% [markdown] tags=["hint"]
+# **Hint 8.2**
+#
+# $x_t$ and $v$ are two directions at a right angle in the plane of $x_0$ and $\varepsilon$.
 
 # %% tags=["exercise"]
 def v_target(x_0, eps, alpha_bar):
@@ -746,6 +756,11 @@ must_pass("8.2", v_target)
 # %% [markdown]
 # **8.3 ★★** Clip a gradient (a tensor) to length `c`, as in (8.4). Mind short gradients: they must stay as they are.
 
+# %% [markdown] tags=["hint"]
+# **Hint 8.3**
+#
+# One factor for the whole tensor, so that its direction stays. It is never above 1.
+
 # %% tags=["exercise"]
 def clip(gradient, c):
     return ...
@@ -764,6 +779,11 @@ must_pass("8.3", clip)
 # %% [markdown]
 # **8.4 ★★★** The floor, exactly. Let the data be one number $x_0\sim\mathcal N(0,s^2)$. How small can the loss (8.1) get at a time with $\bar\alpha_t$? In words: what is the variance of $v$ given $x_t$? (Hint: $v$ and $x_t$ are both mixtures of the same two Gaussians. Check: for $s=1$ the answer is 1 at every $t$; no denoiser beats the answer 0.)
 
+# %% [markdown] tags=["hint"]
+# **Hint 8.4**
+#
+# Given $x_t$, the target $v$ is a known number minus $x_0/\sqrt{1-\bar\alpha_t}$. Two witnesses about $x_0$ (the data's law, and $x_t$) give its variance.
+
 # %% tags=["exercise"]
 def floor_of_v(alpha_bar, s):
     return ...
@@ -778,6 +798,55 @@ def floor_of_v(alpha_bar, s):
 
 
 must_pass("8.4", floor_of_v)
+
+# %% [markdown]
+# **8.5 ★★** A batch does not fit into memory, so it is cut into parts of different sizes. You know the mean loss of each part (`losses`) and its number of pictures (`sizes`). Write the mean loss of the whole batch.
+
+# %% [markdown] tags=["hint"]
+# **Hint 8.5**
+#
+# A part with twice as many pictures counts twice as much.
+
+# %% tags=["exercise"]
+def whole_loss(losses, sizes):
+    return ...
+
+
+check("8.5", whole_loss)
+
+
+# %% tags=["solution"]
+def whole_loss(losses, sizes):
+    return sum(loss * n for loss, n in zip(losses, sizes, strict=True)) / sum(sizes)
+
+
+must_pass("8.5", whole_loss)
+
+# %% [markdown]
+# **8.6 ★★★** How much does the EMA calm the weights? Suppose that near the end each step's weight is a fixed value plus independent noise of variance 1. The EMA starts at the fixed value, and each step does $e\leftarrow d\,e+(1-d)\,w$. What is the variance of the EMA after $n$ steps?
+
+# %% [markdown] tags=["hint"]
+# **Hint 8.6**
+#
+# Write one step for the variance: independent parts, so squares of factors. Either loop, or sum the geometric series with ratio $d^2$.
+
+# %% tags=["exercise"]
+def ema_variance(d, n):
+    return ...
+
+
+check("8.6", ema_variance)
+
+
+# %% tags=["solution"]
+def ema_variance(d, n):
+    return (1 - d) * (1 - d ** (2 * n)) / (1 + d)  # (1-d)^2 times the sum of d^(2j), j < n
+
+
+must_pass("8.6", ema_variance)
+
+# %% [markdown] tags=["solution"]
+# (For large $n$ it is $(1-d)/(1+d)$: with $d=0.999$ the variance falls to 1/1999.)
 
 # %% [markdown]
 # ## What comes next

@@ -483,8 +483,8 @@ for S in (5, 10, 50, 1000):
 short_end = final_variance(1.0, [1000, 300, 100, 1, 0], "beta")
 print(f"beta, four steps with a short last one: {short_end:.4f}")
 many = (100, 200, 500, 1000)
-misses = [final_variance(0.25, time_grid(1000, S).tolist(), "posterior") - 0.25 for S in many]
-limit("9.11", sp.Symbol(r"\mathrm{Var}\left(x_0^{(S)}\right)"), kappa, sizes=many, errors=misses, order=1.0)
+reached = [final_variance(0.25, time_grid(1000, S).tolist(), "posterior") for S in many]
+limit("9.11", sp.Symbol(r"\mathrm{Var}\left(x_0^{(S)}\right)"), kappa, sizes=many, measured=reached, values={kappa: 0.25}, order=1.0)
 
 # %% [markdown]
 # Measured for $\kappa=0.25$ and $\tilde\beta$ on the linear schedule; it is a measurement and not a proof for all data.
@@ -864,9 +864,17 @@ for name, edit in (("x_s clipped", clamp_the_sample), ("x_0_hat clipped", None))
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
+# The same exercises on a sheet of their own: [without solutions](exercises/09_sampling_student.ipynb), [with solutions](exercises/09_sampling_solution.ipynb). And a longer one, for which you know enough now: [find the planted bugs](exercises/find_the_bugs_student.ipynb).
+
+# %% [markdown]
 # **9.1 ★** `ddpm_sample` runs the full grid with $T=1000$ and is given a shape, not an $x_T$. How often does it draw from the generator?
+
+# %% [markdown] tags=["hint"]
+# **Hint 9.1**
+#
+# Which step adds no noise? And where does the chain start?
 
 # %% tags=["exercise"]
 draws = ...
@@ -879,6 +887,11 @@ must_pass("9.1", draws)
 # %% [markdown]
 # **9.2 ★** Let $\bar\alpha_{t-1}=0.5$ and $\alpha_t=0.8$. Compute $\tilde\beta_t$ by hand.
 
+# %% [markdown] tags=["hint"]
+# **Hint 9.2**
+#
+# You need $\bar\alpha_t=\alpha_t\,\bar\alpha_{t-1}$ first.
+
 # %% tags=["exercise"]
 beta_tilde = ...
 check("9.2", beta_tilde)
@@ -889,6 +902,11 @@ must_pass("9.2", beta_tilde)
 
 # %% [markdown]
 # **9.3 ★★** Write the mean of a jump from $t$ to $s$, given $x_t$, $\hat\varepsilon$, $\bar\alpha_t$ and $\bar\alpha_s$. Check it in your head at $\bar\alpha_s=1$: it must be $\hat x_0$.
+
+# %% [markdown] tags=["hint"]
+# **Hint 9.3**
+#
+# A jump is one step with $\alpha=\bar\alpha_t/\bar\alpha_s$. Put this into the mean of a single step.
 
 # %% tags=["exercise"]
 def jump_mean_of(x_t, eps_hat, bar_t, bar_s):
@@ -909,6 +927,11 @@ must_pass("9.3", jump_mean_of)
 # %% [markdown]
 # **9.4 ★★★** Data $\mathcal N(0,\kappa)$, the oracle, and only two steps: $T\to s\to 0$, starting from $x_T\sim\mathcal N(0,1)$, with $\tilde\beta$ at the first step. Write the variance of the result as a function of $\kappa$, $\bar\alpha_T$ and $\bar\alpha_s$. (Use 9.8 and 9.9 twice. What is added at the second step?)
 
+# %% [markdown] tags=["hint"]
+# **Hint 9.4**
+#
+# One step multiplies the variance by the square of a factor, and adds $\tilde\beta$. Do it twice; at $s=0$ nothing is added.
+
 # %% tags=["exercise"]
 def two_step_variance(kappa, bar_T, bar_s):
     return ...
@@ -925,6 +948,55 @@ def two_step_variance(kappa, bar_T, bar_s):
 
 
 must_pass("9.4", two_step_variance)
+
+# %% [markdown]
+# **9.5 ★★** Without $z$. Data $\mathcal N(0,\kappa)$, the oracle, and $x_t$ with the right variance $\kappa_t=\bar\alpha_t\kappa+1-\bar\alpha_t$. One step from $t$ to $s$ is made **without** adding noise. Which fraction of the right variance $\kappa_s$ does $x_s$ have? Check in your head: what is it for a very small step?
+
+# %% [markdown] tags=["hint"]
+# **Hint 9.5**
+#
+# The step multiplies $x_t$ by $\sqrt\alpha\,\kappa_s/\kappa_t$, with $\alpha=\bar\alpha_t/\bar\alpha_s$. A factor enters the variance squared.
+
+# %% tags=["exercise"]
+def kept_without_z(kappa, bar_t, bar_s):
+    return ...
+
+
+check("9.5", kept_without_z)
+
+
+# %% tags=["solution"]
+def kept_without_z(kappa, bar_t, bar_s):
+    kappa_t, kappa_s = bar_t * kappa + 1 - bar_t, bar_s * kappa + 1 - bar_s
+    return bar_t / bar_s * kappa_s / kappa_t  # (factor^2 kappa_t) / kappa_s
+
+
+must_pass("9.5", kept_without_z)
+
+# %% [markdown]
+# **9.6 ★★★** Clipping, done right, for one pixel. From $x_t$ and $\hat\varepsilon$ compute $\hat x_0$, clip it to $[-1,1]$, and return the mean of the DDPM step from $t$ to $s$ that belongs to the *clipped* $\hat x_0$.
+
+# %% [markdown] tags=["hint"]
+# **Hint 9.6**
+#
+# The form of the mean with $\hat\varepsilon$ knows nothing of the clipping. Which form contains $\hat x_0$?
+
+# %% tags=["exercise"]
+def clipped_mean(x_t, eps_hat, bar_t, bar_s):
+    return ...
+
+
+check("9.6", clipped_mean)
+
+
+# %% tags=["solution"]
+def clipped_mean(x_t, eps_hat, bar_t, bar_s):
+    x_0_hat = (x_t - (1 - bar_t) ** 0.5 * eps_hat) / bar_t**0.5
+    x_0_hat, alpha = max(-1.0, min(1.0, x_0_hat)), bar_t / bar_s
+    return (bar_s**0.5 * (1 - alpha) * x_0_hat + alpha**0.5 * (1 - bar_s) * x_t) / (1 - bar_t)
+
+
+must_pass("9.6", clipped_mean)
 
 # %% [markdown]
 # ## What comes next

@@ -61,6 +61,8 @@ plt.show()
 #
 # ### The proof, by induction from T down to 1
 #
+# The new process is built from its end: first $x_T$ given $x_0$, then $x_{T-1}$ by (10.1), and so on down. The marginal $q_\sigma(x_{t-1}\mid x_0)$ is what one gets by drawing $x_t$ given $x_0$, then $x_{t-1}$ given both, and forgetting $x_t$.
+#
 # *Base.* At $T$ we set $q_\sigma(x_T\mid x_0)=\mathcal N(\sqrt{\bar\alpha_T}\,x_0,(1-\bar\alpha_T)I)$, by decree.
 #
 # *Step.* Suppose the marginal at $t$ is right, so $x_t=\sqrt{\bar\alpha_t}\,x_0+\sqrt{1-\bar\alpha_t}\,\varepsilon$ with a standard normal $\varepsilon$. Draw $x_{t-1}$ by (10.1), with new noise $z$ independent of $\varepsilon$. Given $x_0$ it is a sum of Gaussians, hence Gaussian. Its mean and its variance remain to be found. The old noise, seen from $x_t$, is just $\varepsilon$:
@@ -80,14 +82,14 @@ derive("10.3", Expect(x_prev, eps, z),
        (sp.sqrt(bar_s) * x_0, "both noises have mean 0"), source="DDIM section 4.1, the mean")
 derive("10.4", Expect((keep * eps + sigma * z) ** 2, eps, z),
        (keep**2 * Expect(eps**2, eps) + sigma**2 * Expect(z**2, z), "independent noises: the mixed term has mean 0"),
-       ((1 - bar_s - sigma**2) + sigma**2, "each noise has variance 1"), source="DDIM section 4.1, the variance")
+       ((1 - bar_s - sigma**2) + sigma**2, "each noise has variance 1; sigma cancels"), source="DDIM section 4.1, the variance")
 
 # %% [markdown]
-# The last line is $1-\bar\alpha_{t-1}$: the new noise fills exactly the hole that the kept noise leaves. So the marginal at $t-1$ is right too, and the induction goes on down to $t=1$. Nowhere did the value of $\sigma$ matter, and it may differ from step to step. What the proof does *not* say: that samples are equally good for all $\sigma$ once $x_0$ is replaced by a guess.
+# The last line is $1-\bar\alpha_{t-1}$: the new noise fills exactly the hole that the kept noise leaves. So the marginal at $t-1$ is right too: $q_\sigma(x_{t-1}\mid x_0)=\mathcal N(\sqrt{\bar\alpha_{t-1}}\,x_0,(1-\bar\alpha_{t-1})I)$. That is the claim for $t-1$, and the induction goes on down to the marginal of $x_1$. (One more step would go to $t-1=0$. There $\bar\alpha_0=1$ allows only $\sigma=0$, and (10.1) returns $x_0$ itself.) Nowhere did the value of $\sigma$ matter, and it may differ from step to step. What the proof does *not* say: that samples are equally good for all $\sigma$ once $x_0$ is replaced by a guess.
 #
 # ### Which process is non-Markov?
 #
-# In the chain of chapter 02, $x_t$ depends on $x_{t-1}$ alone. In the family (10.1) it depends on $x_{t-1}$ *and* $x_0$. So the **inference** process, from data to noise, is not a Markov chain. Generation, which knows only $x_t$, still is a chain. The picture shows both for one pixel with $x_0=1$: the paths could hardly differ more, and each vertical slice has the same law.
+# In the chain of chapter 02, $x_t$ depends on $x_{t-1}$ alone. In the family (10.1), Bayes' rule with the condition $x_0$ (3.2) gives the step upwards: $q_\sigma(x_t\mid x_{t-1},x_0)=q_\sigma(x_{t-1}\mid x_t,x_0)\,q(x_t\mid x_0)/q(x_{t-1}\mid x_0)$. Every factor contains $x_0$, and in general it does not cancel: at $\sigma=0$, for instance, $x_{t-1}$ and $x_0$ together determine $x_t$, and $x_{t-1}$ alone does not. So $x_t$ depends on $x_{t-1}$ *and* $x_0$, and the **inference** process, from data to noise, is not a Markov chain. Generation, which knows only $x_t$, still is a chain. The picture shows both for one pixel with $x_0=1$: the paths could hardly differ more, and each vertical slice has the same law.
 
 # %%
 short = cosine_schedule(T=60)
@@ -116,7 +118,28 @@ for name, path in paths.items():
 # %% [markdown]
 # ## Why the same network serves
 #
-# To generate we do not know $x_0$. As in chapter 09 we put a guess in its place, $\hat x_0=(x_t-\sqrt{1-\bar\alpha_t}\,\hat\varepsilon)/\sqrt{\bar\alpha_t}$, and call the result $p_\theta(x_{t-1}\mid x_t)$. The bound of chapter 05 then compares two Gaussians of *equal* variance $\sigma^2$, whose KL divergence is the squared difference of their means over $2\sigma^2$ (chapter 01). How does it depend on the network? Both means are made from the same $x_t$, once with the true $\varepsilon$ and once with $\hat\varepsilon$.
+# To generate we do not know $x_0$. As in chapter 09 we put a guess in its place, $\hat x_0=(x_t-\sqrt{1-\bar\alpha_t}\,\hat\varepsilon)/\sqrt{\bar\alpha_t}$, and call the result $p_\theta(x_{t-1}\mid x_t)$.
+#
+# What is the bound for this pair, $q_\sigma$ and $p_\theta$? The start is that of chapter 05: $L_\sigma=\mathbb E\big[\log\frac{q_\sigma(x_{1:T}\mid x_0)}{p_\theta(x_{0:T})}\big]$, an average over all of $x_1,\dots,x_T$ drawn by $q_\sigma$. It needs no Markov property (Jensen takes any guess). And the rest is easier than there. $q_\sigma$ is *made* of factors that point backwards, $q_\sigma(x_{1:T}\mid x_0)=q(x_T\mid x_0)\prod_{t=2}^Tq_\sigma(x_{t-1}\mid x_t,x_0)$. So nothing has to be turned round by Bayes' rule, and nothing telescopes. The factors above and below pair off as they stand:
+
+# %% tags=["proof"]
+def density(text, *over):
+    law = lambda self, printer, exp=None: text if exp is None else rf"{text}^{{{exp}}}"  # noqa: E731
+    return type(text, (sp.Function,), {"_latex": law, "_eval_is_positive": lambda self: True})(*over)
+
+
+film = sp.Symbol(r"x_{1:T}\sim q_\sigma(\cdot\mid x_0)", real=True)
+q_end, p_end, p_first = (density(text, film) for text in (r"q(x_T\mid x_0)", "p(x_T)", r"p_\theta(x_0\mid x_1)"))
+q_steps, p_steps = (density(rf"\left[\textstyle\prod_{{t\ge2}} {text}\right]", film) for text in
+                    (r"q_\sigma(x_{t-1}\mid x_t,x_0)", r"p_\theta(x_{t-1}\mid x_t)"))  # fmt: skip
+derive("10.5", Expect(sp.log(q_end * q_steps / (p_end * p_steps * p_first)), film),
+       (Expect(sp.log(q_end / p_end), film) + Expect(sp.log(q_steps / p_steps), film) - Expect(sp.log(p_first), film),
+        "logarithm of a product; mean of a sum"), source="DDIM section 3.2")
+
+# %% [markdown]
+# The three terms of chapter 05 again. The prior (with $x_T$) contains neither $\sigma$ nor the network. In the middle the logarithm of the product is a sum over $t=2,\dots,T$. In each summand draw $x_t\sim q(x_t\mid x_0)$ first, and then $x_{t-1}$ with $x_t$ held fixed: an average over $x_t$ of a KL divergence. **Here is where the marginals come in.** The outer average runs over $q_\sigma(x_t\mid x_0)$, and we have just proved that this is the same law for every $\sigma$.
+#
+# The two Gaussians in the KL have *equal* variance $\sigma^2$, so it is the squared difference of their means over $2\sigma^2$ (chapter 01). How does it depend on the network? Both means are made from the same $x_t$, once with the true $\varepsilon$ and once with $\hat\varepsilon$. In the mean, a noise appears twice: in the guess, with the factor $-\sqrt{\bar\alpha_{t-1}}\sqrt{1-\bar\alpha_t}/\sqrt{\bar\alpha_t}$, and in the direction, with the factor $\sqrt{1-\bar\alpha_{t-1}-\sigma^2}$.
 
 # %% tags=["proof"]
 def mean_with(noise):
@@ -126,7 +149,7 @@ def mean_with(noise):
 
 lever = keep - sp.sqrt(bar_s) * sp.sqrt(1 - bar_t) / sp.sqrt(bar_t)
 divergence = lever**2 / (2 * sigma**2) * (eps - eps_hat) ** 2
-derive("10.5", (mean_with(eps) - mean_with(eps_hat)) ** 2 / (2 * sigma**2),
+derive("10.6", (mean_with(eps) - mean_with(eps_hat)) ** 2 / (2 * sigma**2),
        (divergence, "x_t cancels; collect: a number, times the squared error"), source="DDIM Theorem 1")
 x_now, e_now, e_true = (torch.tensor([[number]], dtype=torch.float64) for number in (0.7, -0.4, 0.9))
 zero = torch.zeros_like(x_now)
@@ -137,7 +160,7 @@ for eta in (0.4, 1.0):
     agrees(divergence, values, normal_kl(means[0], var, means[1], var))
 
 # %% [markdown]
-# The last lines compare the displayed divergence with `normal_kl` of the package's own two steps, at $\eta=0.4$ and $\eta=1$ (the step and $\eta$ come in the next section). So each term of the bound is (a number that depends on $t$ and $\sigma$) × $\|\varepsilon-\hat\varepsilon\|^2$, averaged over $x_t\sim q(x_t\mid x_0)$. That is the loss we trained with, with other weights over $t$. If the network can treat each $t$ on its own, the best answer does not depend on those weights: it is $\mathbb E[\varepsilon\mid x_t]$ for all of them (chapter 06). **One training serves every $\sigma$.** A real network shares its weights among all $t$, so this holds exactly only for a network without limits; that it holds well enough is an experience, not a theorem. And the argument needs $\sigma>0$: at $\sigma=0$ the number is infinite. The deterministic sampler is the limit of members that are covered, not a member itself.
+# The last lines compare the displayed divergence with `normal_kl` of the package's own two steps, at $\eta=0.4$ and $\eta=1$ (the step and $\eta$ come in the next section). So each term of the bound with $t\ge2$ is (a number that depends on $t$ and $\sigma$) × $\|\varepsilon-\hat\varepsilon\|^2$, averaged over $x_t\sim q(x_t\mid x_0)$. The reconstruction, at $t=1$, is a Gaussian around $\hat x_0$, so by (6.12) it is a constant plus a number times $\|\varepsilon-\hat\varepsilon\|^2$ too. In all, $L_\sigma$ is the loss we trained with, with other weights over $t$, plus a constant. This is DDIM Theorem 1. If the network can treat each $t$ on its own, the best answer does not depend on those weights: it is $\mathbb E[\varepsilon\mid x_t]$ for all of them (chapter 06). **One training serves every $\sigma$.** A real network shares its weights among all $t$, so this holds exactly only for a network without limits; that it holds well enough is an experience, not a theorem. And the argument needs $\sigma>0$: at $\sigma=0$ the number is infinite. The deterministic sampler is the limit of members that are covered, not a member itself.
 #
 # Could we also skip times? Yes, by the same argument: nothing in (10.1) needs $t$ and $t-1$ to be neighbours. Read $s$ for $t-1$ everywhere, any $s<t$.
 
@@ -146,25 +169,31 @@ for eta in (0.4, 1.0):
 #
 # Here it is, with its three parts (DDIM eq. 12):
 #
-# $$ x_s=\underbrace{\sqrt{\bar\alpha_s}\;\hat x_0}_{\text{the guess, at its share}}+\underbrace{\sqrt{1-\bar\alpha_s-\sigma^2}\;\hat\varepsilon}_{\text{the direction back to }x_t}+\underbrace{\sigma z}_{\text{new noise}} \tag{10.6, definition} $$
+# $$ x_s=\underbrace{\sqrt{\bar\alpha_s}\;\hat x_0}_{\text{the guess, at its share}}+\underbrace{\sqrt{1-\bar\alpha_s-\sigma^2}\;\hat\varepsilon}_{\text{the direction back to }x_t}+\underbrace{\sigma z}_{\text{new noise}} \tag{10.7, definition} $$
 #
 # and the usual way to name $\sigma$ by one number $\eta$ between 0 and 1 (DDIM eq. 16):
 #
-# $$ \sigma^2=\eta^2\;\frac{1-\bar\alpha_s}{1-\bar\alpha_t}\left(1-\frac{\bar\alpha_t}{\bar\alpha_s}\right) \tag{10.7, definition} $$
+# $$ \sigma^2=\eta^2\;\frac{1-\bar\alpha_s}{1-\bar\alpha_t}\left(1-\frac{\bar\alpha_t}{\bar\alpha_s}\right) \tag{10.8, definition} $$
 #
-# At $\eta=1$ this is $\tilde\beta$, the posterior variance of chapter 03. Is the whole step then the DDPM step? The variance agrees by definition. For the mean we need what is left for the direction, and then the sum. Below $\alpha_t=\bar\alpha_t/\bar\alpha_{t-1}$ and $\beta_t=1-\alpha_t$.
+# At $\eta=1$ this is $\tilde\beta$, the posterior variance of chapter 03. Is the whole step then the DDPM step? The variance agrees by definition. For the mean we need what is left for the direction, and then the sum. Below $\alpha_t=\bar\alpha_t/\bar\alpha_{t-1}$ and $\beta_t=1-\alpha_t$. The step that is used twice: $1-\bar\alpha_t-\beta_t=\alpha_t-\bar\alpha_t=\alpha_t(1-\bar\alpha_{t-1})$.
 
 # %% tags=["proof"]
 tables = {bar_t: alpha_t * bar_s, beta_t: 1 - alpha_t}
 tilde = beta_t * (1 - bar_s) / (1 - bar_t)
-equation("10.8", 1 - bar_s - tilde, alpha_t * (1 - bar_s) ** 2 / (1 - bar_t), given=tables)
+derive("10.9", 1 - bar_s - tilde,
+       ((1 - bar_s) * (1 - bar_t - beta_t) / (1 - bar_t), "a common factor and a common denominator"),
+       (alpha_t * (1 - bar_s) ** 2 / (1 - bar_t), "the step named above"), given=tables)
 guess = (x_t - sp.sqrt(1 - bar_t) * eps_hat) / sp.sqrt(bar_t)
 direction = sp.sqrt(alpha_t) * (1 - bar_s) / sp.sqrt(1 - bar_t)
-equation("10.9", sp.sqrt(bar_s) * guess + direction * eps_hat,
-         (x_t - beta_t / sp.sqrt(1 - bar_t) * eps_hat) / sp.sqrt(alpha_t), given=tables, source="DDIM at eta = 1 is Ho eq. 11")
+derive("10.10", sp.sqrt(bar_s) * guess + direction * eps_hat,
+       ((x_t - sp.sqrt(1 - bar_t) * eps_hat) / sp.sqrt(alpha_t) + direction * eps_hat, "alpha bars: their ratio is alpha"),
+       (x_t / sp.sqrt(alpha_t) - ((1 - bar_t) - alpha_t * (1 - bar_s)) / (sp.sqrt(alpha_t) * sp.sqrt(1 - bar_t)) * eps_hat,
+        "collect the noise over one denominator"),
+       ((x_t - beta_t / sp.sqrt(1 - bar_t) * eps_hat) / sp.sqrt(alpha_t), "the bracket is beta, by the step named above"),
+       given=tables, source="DDIM at eta = 1 is Ho eq. 11")
 
 # %% [markdown]
-# So $\eta=1$ *is* DDPM with $\tilde\beta$, and $\eta=0$ is the other end: no dice at all. The proof compares single steps. It does not say that both ends sample equally well with few steps; that is measured below.
+# The factor of $\hat\varepsilon$ in (10.10) is the root of (10.9). So $\eta=1$ *is* DDPM with $\tilde\beta$, and $\eta=0$ is the other end: no dice at all. The proof compares single steps. It does not say that both ends sample equally well with few steps; that is measured below.
 #
 # > **An image to keep.** Cleaning a window. DDPM wipes a little and then breathes on the glass again, a thousand times, with less breath each time. DDIM wipes along the streak that it sees, and never breathes. *Where it breaks:* a window has one clean state. Here the streaks decide what will be behind the glass, and a wrong guess early on is never corrected by later dice.
 #
@@ -188,7 +217,7 @@ for t, s in ((1, 0), (2, 1), (500, 499), (500, 30), (1000, 999), (1000, 0)):
 print("by hand = package for 6 pairs (t, s) and 3 values of eta: True")
 
 # %% [markdown]
-# The displayed formulas against the package, at $t=300$, number by number: the kept direction at $\eta=1$ from (10.8), and the mean of (10.9) against `ddpm_step`.
+# The displayed formulas against the package, at $t=300$, number by number: the kept direction at $\eta=1$ from (10.9), and the mean of (10.10) against `ddpm_step`.
 
 # %% tags=["proof"]
 values = table_values(schedule, 300) | {x_t: 0.7, eps_hat: -0.4, sigma: 0.0}
@@ -363,7 +392,7 @@ assert distances["DDIM"][0] > 1.5 * digit_floor and distances["DDPM"][0] > 1.5 *
 #
 # ## Walking up: inversion
 #
-# A deterministic path can be walked both ways. Read the step from $s$ up to $t$: the same formula, with the roles exchanged. One thing is missing on the way up. The step wants $\hat\varepsilon(x_t,t)$, and $x_t$ is what we are looking for. The usual answer is to use $\hat\varepsilon(x_s,t)$ instead, one step old. The error of each step is then of second order in the step's length; over the whole path an error of first order remains. We measure that order: down after up, on a smooth mixture, with more and more steps.
+# A deterministic path can be walked both ways. Read the step from $s$ up to $t$: the same formula, with the roles exchanged. One thing is missing on the way up. The step wants $\hat\varepsilon(x_t,t)$, and $x_t$ is what we are looking for. The usual answer is to use $\hat\varepsilon(x_s,t)$ instead, one step old. How wrong is that? Over a step of length $h$ the network's answer changes by something like $h$, and the step multiplies the answer by something like $h$. So one step is off by about $h^2$. There are about $1/h$ steps; over the whole path an error of about $h$ remains, that is, of first order. We measure that order: down after up, on a smooth mixture, with more and more steps.
 
 # %% tags=["proof"]
 smooth = GaussianMixture(torch.tensor([0.4, 0.6]), torch.tensor([[-1.0, 0.3], [0.8, -0.2]]), torch.tensor([0.3, 0.3]))
@@ -382,7 +411,8 @@ def invert(x, num_steps):
 points, sizes = smooth.sample(300, torch.Generator().manual_seed(12)), [125, 250, 500, 1000]
 back = [ddim_sample(smooth_model, schedule, x_T=invert(points, S), num_steps=S) for S in sizes]
 errors = [float((x - points).norm(dim=1).mean()) for x in back]
-limit("10.10", sp.Symbol(r"\hat{x}_0^{(S)}"), x_0, sizes=sizes, errors=errors, order=1, tolerance=0.25)
+distance = sp.Symbol(r"\mathbb{E}_{x_0}\lVert \hat{x}_0^{(S)} - x_0 \rVert")
+limit("10.11", distance, sp.Integer(0), sizes=sizes, measured=errors, order=1, tolerance=0.25)
 
 # %% [markdown]
 # The recovered point goes to the original as the number of steps $S$ grows, about like $1/S$. This is a measurement on one mixture, no proof. A later chapter removes the error altogether by solving for $x_t$ at every step.
@@ -394,10 +424,10 @@ limit("10.10", sp.Symbol(r"\hat{x}_0^{(S)}"), x_0, sizes=sizes, errors=errors, o
 # %% tags=["proof"]
 theta = sp.Symbol(r"\theta", real=True)
 a, b = eps, z  # two independent standard normals
-derive("10.11", Expect((a / 2 + b / 2) ** 2, a, b),
+derive("10.12", Expect((a / 2 + b / 2) ** 2, a, b),
        (Expect(a**2, a) / 4 + Expect(b**2, b) / 4, "independent: the mixed term has mean 0"),
        (sp.Rational(1, 2), "each has variance 1"))
-derive("10.12", Expect((sp.cos(theta) * a + sp.sin(theta) * b) ** 2, a, b),
+derive("10.13", Expect((sp.cos(theta) * a + sp.sin(theta) * b) ** 2, a, b),
        (sp.cos(theta) ** 2 * Expect(a**2, a) + sp.sin(theta) ** 2 * Expect(b**2, b), "independent, as before"),
        (sp.Integer(1), "cos² + sin² = 1, at every angle"))
 
@@ -534,7 +564,17 @@ assert stray["DDIM"][0] > 3 * floor
 # %% [markdown]
 # ## Exercises
 #
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
+#
+# The same exercises on a sheet of their own: [without solutions](exercises/10_ddim_student.ipynb), [with solutions](exercises/10_ddim_solution.ipynb).
+
+# %% [markdown]
 # **10.1 ★** At $\eta=0$, what is the factor of $\hat\varepsilon$ in the step to a time with $\bar\alpha_s=0.64$?
+
+# %% [markdown] tags=["hint"]
+# **Hint 10.1**
+#
+# At $\eta=0$ nothing of the variance $1-\bar\alpha_s$ is given to fresh noise.
 
 # %% tags=["exercise"]
 factor = ...
@@ -546,6 +586,11 @@ must_pass("10.1", factor)
 
 # %% [markdown]
 # **10.2 ★★** Write $\sigma$ (the standard deviation) as a function of $\bar\alpha_t$, $\bar\alpha_s$ and $\eta$.
+
+# %% [markdown] tags=["hint"]
+# **Hint 10.2**
+#
+# At $\eta=1$ it must be the standard deviation of the posterior, for a jump from $t$ to $s$.
 
 # %% tags=["exercise"]
 def ddim_sigma(alpha_bar_t, alpha_bar_s, eta):
@@ -565,6 +610,11 @@ must_pass("10.2", ddim_sigma)
 # %% [markdown]
 # **10.3 ★★★** Write one deterministic step *up*, from $x_s$ to $x_t$, for a known $\varepsilon$. Start from the closed form of chapter 02 for both times, and eliminate $x_0$.
 
+# %% [markdown] tags=["hint"]
+# **Hint 10.3**
+#
+# Two equations, $x_s=\dots$ and $x_t=\dots$, with the same $x_0$ and the same $\varepsilon$.
+
 # %% tags=["exercise"]
 def step_up(x_s, eps, alpha_bar_t, alpha_bar_s):
     return ...
@@ -580,6 +630,78 @@ def step_up(x_s, eps, alpha_bar_t, alpha_bar_s):
 
 
 must_pass("10.3", step_up)
+
+# %% [markdown]
+# **10.4 ★★** Write the trailing grid: the times $\mathrm{round}(kT/S)$ for $k=S,\dots,1$, and the end 0, as a list of $S+1$ integers. $S$ need not divide $T$.
+
+# %% [markdown] tags=["hint"]
+# **Hint 10.4**
+#
+# `grid(10, 3)` is `[10, 7, 3, 0]`.
+
+# %% tags=["exercise"]
+def grid(T, S):
+    return ...
+
+
+check("10.4", grid)
+
+
+# %% tags=["solution"]
+def grid(T, S):
+    return [round(k * T / S) for k in range(S, 0, -1)] + [0]
+
+
+must_pass("10.4", grid)
+
+# %% [markdown]
+# **10.5 ★★★** Data $\mathcal N(0,\kappa)$ and the oracle. A deterministic step ($\eta=0$) from $t$ to $s$ multiplies $x_t$ by a number. Write it, given $\kappa$, $\bar\alpha_t$ and $\bar\alpha_s$. Check in your head: for $\kappa=0$ it must be $\sqrt{(1-\bar\alpha_s)/(1-\bar\alpha_t)}$. (The exact factor would be $\sqrt{\kappa_s/\kappa_t}$; one large step misses it.)
+
+# %% [markdown] tags=["hint"]
+# **Hint 10.5**
+#
+# With $\kappa_t=\bar\alpha_t\kappa+1-\bar\alpha_t$, the oracle says $\hat x_0=\sqrt{\bar\alpha_t}\,\kappa\,x_t/\kappa_t$ and $\hat\varepsilon=\sqrt{1-\bar\alpha_t}\,x_t/\kappa_t$.
+
+# %% tags=["exercise"]
+def path_factor(kappa, bar_t, bar_s):
+    return ...
+
+
+check("10.5", path_factor)
+
+
+# %% tags=["solution"]
+def path_factor(kappa, bar_t, bar_s):
+    kappa_t = bar_t * kappa + 1 - bar_t
+    return ((bar_s * bar_t) ** 0.5 * kappa + ((1 - bar_s) * (1 - bar_t)) ** 0.5) / kappa_t
+
+
+must_pass("10.5", path_factor)
+
+# %% [markdown]
+# **10.6 ★★★** Clipping in DDIM, for one pixel: compute $\hat x_0$, clip it to $[-1,1]$, and make the deterministic step from $t$ to $s$ so that its two parts still fit together.
+
+# %% [markdown] tags=["hint"]
+# **Hint 10.6**
+#
+# After clipping, the old $\hat\varepsilon$ no longer belongs to $x_t$: which $\hat\varepsilon$ would give $x_t$ with the clipped $\hat x_0$?
+
+# %% tags=["exercise"]
+def clipped_step(x_t, eps_hat, bar_t, bar_s):
+    return ...
+
+
+check("10.6", clipped_step)
+
+
+# %% tags=["solution"]
+def clipped_step(x_t, eps_hat, bar_t, bar_s):
+    x_0_hat = max(-1.0, min(1.0, (x_t - (1 - bar_t) ** 0.5 * eps_hat) / bar_t**0.5))
+    eps_hat = (x_t - bar_t**0.5 * x_0_hat) / (1 - bar_t) ** 0.5  # re-derived
+    return bar_s**0.5 * x_0_hat + (1 - bar_s) ** 0.5 * eps_hat
+
+
+must_pass("10.6", clipped_step)
 
 # %% [markdown]
 # ## What comes next

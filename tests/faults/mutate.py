@@ -1,7 +1,7 @@
 """Break one formula at a time and see who notices.
 
     python tests/faults/mutate.py                             every mutant against the unit tests of its module
-    python tests/faults/mutate.py --notebooks                 every mutant against the chapters that explain its module
+    python tests/faults/mutate.py --notebooks --formulas      every mutant of a formula against the chapters that explain its module
     python tests/faults/mutate.py --files forward,elbo --list show the mutants only
 
 Each mutant lives in a temporary copy of the package; the working tree is never touched. torch is imported once: every mutant
@@ -74,6 +74,18 @@ EQUIVALENT: list[tuple[str, str, str, str, str]] = [
         "return (self.mean.flatten() + z @",
         "self.mean.flatten() + z @ root.T",
         "(self.mean.flatten() - z @ root.T)",
+        "z and -z have one law",
+    ),
+    *(
+        ("exact", "if bool((self.weights < 0)", *change, "the limit is a choice, above rounding and below any mistake")
+        for change in [("abs(float(self.weights.sum()) - 1) > 1e-6", "(abs(float(self.weights.sum()) - 1) >= 1e-6)"), ("1e-6", "1.5e-06")]
+    ),
+    ("exact", "return self.weights.log()", "square.clamp(min=0)", "(square)", "a distance is below 0 by rounding only"),
+    (
+        "exact",
+        "return self.means[k] + self.stds[k]",
+        "self.means[k] + self.stds[k].reshape(-1, *[1] * len(self.event)) * z",
+        "(self.means[k] - self.stds[k].reshape(-1, *[1] * len(self.event)) * z)",
         "z and -z have one law",
     ),
     *(
@@ -162,8 +174,17 @@ def skipped(node: ast.AST) -> bool:
     return isinstance(node, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom) or getattr(node, "name", "") == "__repr__"
 
 
-def mutants(file: str) -> list[Mutant]:
-    """All mutants of one file of the package."""
+def is_guard(node: ast.AST) -> bool:
+    """What refuses bad input or minds types and devices: an `if` that only raises, checks, isinstance, to, detach. The chapters need not
+    try every one."""
+    if isinstance(node, ast.Call):
+        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        return name in ("isinstance", "check_tensors", "one_of", "_flat", "to", "broadcast_tensors")
+    return (isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise) and not node.orelse) or getattr(node, "attr", "") == "detach"
+
+
+def mutants(file: str, formulas: bool = False) -> list[Mutant]:
+    """All mutants of one file of the package, or those of its formulas alone: without refusals of bad input."""
     source = (SNAPSHOT / f"{file}.py").read_bytes()
     starts = [0]
     for line in source.splitlines(keepends=True):
@@ -173,7 +194,7 @@ def mutants(file: str) -> list[Mutant]:
     found: list[Mutant] = []
 
     def visit(node: ast.AST, function: str, names: set[str]) -> None:
-        if skipped(node):
+        if skipped(node) or (formulas and is_guard(node)):
             return
         if isinstance(node, ast.FunctionDef | ast.Lambda):
             function = getattr(node, "name", function)
@@ -184,8 +205,10 @@ def mutants(file: str) -> list[Mutant]:
             for new in replacements(node, text, names):
                 line = source.splitlines()[node.lineno - 1].decode().strip()
                 found.append(Mutant(file, function, node.lineno, source[start:end].decode(), new, start, end, line))
+        if formulas and isinstance(node, ast.Call) and getattr(node.func, "id", "") == "cast":
+            return visit(node.args[0], function, names)  # the second argument only lends its type
         for field, value in ast.iter_fields(node):
-            if field in ("annotation", "returns", "decorator_list"):
+            if field in ("annotation", "returns", "decorator_list") or (formulas and field in ("defaults", "kw_defaults")):
                 continue
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
@@ -408,6 +431,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", default=",".join(FILES), help="modules, separated by commas")
     parser.add_argument("--notebooks", action="store_true", help="ask the chapters instead of the unit tests")
+    parser.add_argument("--formulas", action="store_true", help="leave out the mutants of refusals of bad input")
     parser.add_argument("--chapters", default="", help="only these chapters, such as 02,03")
     parser.add_argument("--heavy", type=float, default=15, help="leave out cells that take longer, in CPU seconds")
     parser.add_argument("--limit", type=float, default=300, help="seconds for one mutant")
@@ -419,7 +443,7 @@ def main() -> int:
     shutil.copytree(PACKAGE, SNAPSHOT, ignore=shutil.ignore_patterns("assets"))
     kind = "notebooks" if options.notebooks else "tests"
     record = RUNS / f"mutants-{kind}.json"
-    todo = [mutant for file in options.files.split(",") for mutant in mutants(file) if not reason(mutant)]
+    todo = [mutant for file in options.files.split(",") for mutant in mutants(file, options.formulas) if not reason(mutant)]
     if options.survivors:
         last = {(m["file"], m["function"], m["original"], m["mutated"]) for m in json.loads(record.read_text()) if not m["killed_by"]}
         todo = [m for m in todo if (m.file, m.function, m.original, m.mutated) in last]

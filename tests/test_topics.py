@@ -1,0 +1,110 @@
+"""What the course must teach, row by row, and the test or the executed cell that shows it. A row without its evidence fails here."""
+
+import ast
+import re
+from pathlib import Path
+
+import build
+import nbformat
+import pytest
+
+HERE = Path(__file__).resolve().parent
+
+# Row -> "test_file::test_function", or "chapter: text that an executed code cell or its output must contain".
+ROWS: dict[str, list[str]] = {
+    "1 one forward step; chained moments equal the closed form": [
+        "test_forward::test_q_step_coefficients_at_every_t",
+        "test_forward::test_walking_and_jumping_have_the_same_law",
+        "02_forward: chained moments = closed form at all 1,000 times, to 1e-12: True",
+    ],
+    "2 closed form by merging and by induction; tables to 1e-12; a walk against a jump, timed": [
+        "test_schedule::test_tables_agree_with_exact_products",
+        "test_forward::test_q_sample_coefficients_at_every_t",
+        "02_forward: Ho eq. 4, the variance",
+        "02_forward: a walk of 1,000 steps takes about",
+    ],
+    "3 schedules: beta in (0, 1), SNR strictly falling, alpha_bar_T = 0 refused": [
+        "test_schedule::test_alpha_bar_must_fall_and_stay_above_zero",
+        "test_schedule::test_snr_is_the_ratio_of_the_shares",
+        "test_schedule::test_zero_terminal_snr_defaults_to_a_millionth_and_refuses_nonsense",
+        "02_forward: assert bool((snr[1:] < snr[:-1]).all()) and bool(((s.beta[1:] > 0) & (s.beta[1:] < 1)).all())",
+    ],
+    "4 Gaussian primer: moments, and noise used twice": ["test_mistakes::test_verify_passes", "01_gaussians: identity. Proved by SymPy"],
+    "5 Bayes given x_0; the posterior on a grid to 1e-6": [
+        "test_posterior::test_numeric_bayes_on_a_grid",
+        "03_posterior: posterior_on_grid",
+    ],
+    "6 completing the square, normaliser too": [
+        "test_posterior::test_coefficients_at_every_t",
+        "03_posterior: Ho eqs. 6-7, the mean",
+        "03_posterior: Ho eqs. 6-7, the normaliser",
+    ],
+    "7 the mean in eps form equals the x_0 form to 1e-9; round trips": [
+        "test_posterior::test_x_0_form_equals_eps_form",
+        "test_prediction::test_round_trips",
+        "03_posterior: Ho eq. 15, solved for the noise",
+    ],
+    "8 reparametrization: gradients flow; variance for standard deviation": [
+        "test_forward::test_inputs_are_left_alone_and_gradients_flow",
+        "test_mistakes::test_verify_passes",
+        "04_one_latent: z computed from eps",
+    ],
+    "9 the bound's three terms: signs, and their sum": [
+        "test_elbo::test_signs_of_the_three_terms",
+        "test_elbo::test_the_bound_is_the_sum_and_bits_divide_by_the_numbers",
+        "test_elbo::test_the_discrete_decoder_sums_over_256_bins",
+    ],
+    "10 a VAE is T = 1; the same code; T compared at equal alpha_bar_T": [
+        "test_elbo::test_a_vae_has_the_same_three_terms",
+        "test_elbo::test_the_bound_with_one_step_is_that_of_a_vae_with_a_frozen_encoder",
+        "05_elbo: counts = (1, 2, 5, 20, 100, 1000)",
+    ],
+    "11 KL of two Gaussians": [
+        "test_gaussian::test_kl_equals_quadrature",
+        "test_gaussian::test_kl_is_not_negative",
+        "01_gaussians: inequality. Tried on",
+    ],
+    "12 x_0, eps, v, score: weights convert to 1e-12; train each": [
+        "test_losses::test_one_error_has_three_sizes_that_convert",
+        "test_prediction::test_score_is_the_gradient_of_log_q",
+        "06_prediction: SDE section 3.3",
+    ],
+    "13 L_simple and its true weight": [
+        "test_losses::test_vlb_weight_is_ho_equation_12",
+        "test_losses::test_vlb_weight_is_what_one_error_in_eps_costs",
+        "06_prediction: Ho eq. 12",
+        "06_prediction: VDM section 4",
+    ],
+    "19 the DDIM family for any sigma; eta = 1 is DDPM": [
+        "test_sampling::test_ddim_with_eta_1_is_ddpm_on_the_full_grid",
+        "test_sampling::test_ddim_step_coefficients",
+        "10_ddim: DDIM Theorem 1",
+    ],
+    "39 the listing that learners find everywhere, equal to ours after the shift": ["09_sampling: class GaussianDiffusionSampler"],
+    "40 analogies, each with where it breaks": ["00_tour: ", "01_gaussians: ", "02_forward: ", "04_one_latent: ", "07_unet: ", "10_ddim: "],
+}
+
+
+def shown(name: str) -> str:
+    """Sources of the code cells that ran, and what they printed."""
+    cells = [
+        cell for cell in nbformat.read(build.notebook_path(name), as_version=4).cells if cell.cell_type == "code" and cell.execution_count
+    ]
+    return "\n".join([*(cell.source for cell in cells), *(out.get("text", "") for cell in cells for out in cell.outputs)])
+
+
+@pytest.mark.parametrize(("row", "evidence"), [(row, item) for row, items in ROWS.items() for item in items])
+def test_the_row_has_its_evidence(row: str, evidence: str) -> None:
+    if "::" in evidence:
+        file, function = evidence.split("::")
+        tree = ast.parse((HERE / f"{file}.py").read_text(encoding="utf-8"))
+        assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    else:
+        name, text = evidence.split(": ", 1)
+        assert text in shown(name)
+
+
+@pytest.mark.parametrize("name", [item.split(":")[0] for item in ROWS["40 analogies, each with where it breaks"]])
+def test_an_analogy_says_where_it_breaks(name: str) -> None:
+    text = "\n".join(cell.source for cell in nbformat.read(build.notebook_path(name), as_version=4).cells if cell.cell_type == "markdown")
+    assert re.search(r"Where (it|the image) breaks", text)
