@@ -141,14 +141,17 @@ def number(expr: sp.Expr, values: Values) -> float:
 
 
 def expectation(
-    tag: str, lhs: Expect, rhs: sp.Expr, *, draws: Mapping[sp.Expr, torch.Tensor], values: Values, wrong: sp.Expr, source: str = ""
+    tag: str, lhs: sp.Expr, rhs: sp.Expr, *, draws: Mapping[sp.Expr, torch.Tensor], values: Values, wrong: sp.Expr, source: str = ""
 ) -> None:
     """Show E[...] = rhs after Monte Carlo: `draws` gives N draws for each random symbol (or density) inside the expectation.
 
     The mean of what stands inside must be within 4 standard errors of rhs, and over 6 from `wrong`.
     """
     names = {symbol: sp.Dummy(real=True) for symbol in draws}
-    inside = lhs.args[0].subs(names).subs(values)
+    found = lhs.atoms(Expect)
+    if len(found) != 1:
+        raise ProofError(f"({tag}) the left side has {len(found)} expectations; it must be a constant times one")
+    inside = lhs.subs({e: e.args[0] for e in found}).subs(names).subs(values)
     if lost := inside.free_symbols - set(names.values()):
         raise ProofError(f"({tag}) neither draws nor values for {', '.join(sorted(map(str, lost)))}")
     drawn = sp.lambdify(list(names.values()), inside, "numpy")(*(column.double().numpy() for column in draws.values()))

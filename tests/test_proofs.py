@@ -263,3 +263,12 @@ def test_quadrature_catches_what_algebra_would_let_pass(monkeypatch: pytest.Monk
     monkeypatch.setattr(proofs, "prove", lambda *args: None)
     with pytest.raises(ProofError, match="by quadrature the two sides are"):
         equation("9.1", Expect((x_0 + eps) ** 2, eps), x_0**2 + 2)
+
+
+def test_monte_carlo_minds_what_stands_before_the_expectation() -> None:
+    right = mu**2 + sigma**2
+    expectation("t.1", -SQUARE, -right, draws=DRAWS, values=AT, wrong=mu**2)
+    with pytest.raises(ProofError, match="standard errors off"):
+        expectation("t.2", -SQUARE, right, draws=DRAWS, values=AT, wrong=mu**2)
+    with pytest.raises(ProofError, match="0 expectations"):
+        expectation("t.3", right, right, draws=DRAWS, values=AT, wrong=mu**2)

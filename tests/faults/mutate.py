@@ -129,10 +129,19 @@ class Mutant:
 # --- making mutants --------------------------------------------------------------------------------------------------
 
 
+def bracketed(node: ast.AST, tight: bool, on_the_right: bool) -> bool:
+    """Whether an operand needs its brackets back when the operator beside it changes between + - and * /."""
+    if not isinstance(node, ast.BinOp):
+        return False
+    loose = isinstance(node.op, ast.Add | ast.Sub)
+    return (tight and loose) or (on_the_right and (loose or tight and isinstance(node.op, ast.Mult | ast.Div)))
+
+
 def replacements(node: ast.AST, text: Callable[[ast.AST], str], names: set[str]) -> Iterator[str]:
     """Everything that a node may be replaced by."""
     if isinstance(node, ast.BinOp):
-        left, right = text(node.left), text(node.right)
+        tight = not isinstance(node.op, ast.Add | ast.Sub)  # operands that stand in brackets keep them
+        left, right = (f"({text(n)})" if bracketed(n, tight, n is node.right) else text(n) for n in (node.left, node.right))
         swap = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "*"}.get(type(node.op))
         if swap:
             yield f"({left} {swap} {right})"
@@ -180,11 +189,13 @@ def is_guard(node: ast.AST) -> bool:
     if isinstance(node, ast.Call):
         name = getattr(node.func, "id", getattr(node.func, "attr", ""))
         return name in ("isinstance", "check_tensors", "one_of", "_flat", "to", "broadcast_tensors")
+    if isinstance(node, ast.FunctionDef):
+        return node.name in ("draw", "start_noise", "batch_time", "check", "__init__")
     return (isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise) and not node.orelse) or getattr(node, "attr", "") == "detach"
 
 
 def mutants(file: str, formulas: bool = False) -> list[Mutant]:
-    """All mutants of one file of the package, or those of its formulas alone: without refusals of bad input."""
+    """All mutants of one file of the package, or those of its formulas alone: signs, roots, fractions and neighbouring names."""
     source = (SNAPSHOT / f"{file}.py").read_bytes()
     starts = [0]
     for line in source.splitlines(keepends=True):
@@ -202,7 +213,8 @@ def mutants(file: str, formulas: bool = False) -> list[Mutant]:
             names = names | {n.id for n in inside if isinstance(n, ast.Name)} | {n.arg for n in inside if isinstance(n, ast.arg)}
         if hasattr(node, "lineno") and (not FILES[file] or function in FILES[file]):
             start, end = place(node.lineno, node.col_offset), place(node.end_lineno, node.end_col_offset)
-            for new in replacements(node, text, names):
+            logic = isinstance(node, ast.Constant | ast.Compare | ast.BoolOp | ast.IfExp)
+            for new in () if formulas and logic else replacements(node, text, names):
                 line = source.splitlines()[node.lineno - 1].decode().strip()
                 found.append(Mutant(file, function, node.lineno, source[start:end].decode(), new, start, end, line))
         if formulas and isinstance(node, ast.Call) and getattr(node.func, "id", "") == "cast":
@@ -431,7 +443,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", default=",".join(FILES), help="modules, separated by commas")
     parser.add_argument("--notebooks", action="store_true", help="ask the chapters instead of the unit tests")
-    parser.add_argument("--formulas", action="store_true", help="leave out the mutants of refusals of bad input")
+    parser.add_argument(
+        "--formulas", action="store_true", help="only signs, roots, fractions and neighbouring names; no refusals, no types"
+    )
     parser.add_argument("--chapters", default="", help="only these chapters, such as 02,03")
     parser.add_argument("--heavy", type=float, default=15, help="leave out cells that take longer, in CPU seconds")
     parser.add_argument("--limit", type=float, default=300, help="seconds for one mutant")
