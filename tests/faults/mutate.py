@@ -191,6 +191,8 @@ def is_guard(node: ast.AST) -> bool:
         return name in ("isinstance", "check_tensors", "one_of", "_flat", "to", "broadcast_tensors")
     if isinstance(node, ast.FunctionDef):
         return node.name in ("draw", "start_noise", "batch_time", "check", "__init__")
+    if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "device":
+        return True
     return (isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise) and not node.orelse) or getattr(node, "attr", "") == "detach"
 
 
