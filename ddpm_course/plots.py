@@ -4,13 +4,12 @@ import io
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from .errors import ShapeError
+from .images import image_grid
 
 BLUE, ORANGE, GREEN, RED, GREY = "#3b6fb6", "#e08a2e", "#4a9b5e", "#c0413b", "#8a8a8a"
 
@@ -35,20 +34,6 @@ def style() -> None:
             "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, RED, GREY]),
         }
     )
-
-
-def image_grid(images: Tensor, columns: int | None = None, gap: int = 1) -> Tensor:
-    """Pictures (N, C, H, W) in [-1, 1] as one picture (rows, columns[, 3]) in [0, 1] with white gaps."""
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ShapeError(f"image_grid takes (N, 1, H, W) or (N, 3, H, W), got {tuple(images.shape)}")
-    N, C, H, W = images.shape
-    columns = columns or N
-    rows = -(-N // columns)
-    sheet = torch.ones(C, rows * (H + gap) - gap, columns * (W + gap) - gap)
-    for i, picture in enumerate((images.detach().float().cpu() + 1) / 2):
-        top, left = i // columns * (H + gap), i % columns * (W + gap)
-        sheet[:, top : top + H, left : left + W] = picture.clamp(0, 1)
-    return sheet[0] if C == 1 else sheet.permute(1, 2, 0)
 
 
 def show_images(images: Tensor, columns: int | None = None, title: str = "", ax: Axes | None = None) -> Axes:

@@ -15,8 +15,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "ddpm_course"
 # Lowest first. A module may import from its own row and from those before it.
 LAYERS = [
     ["errors"],
-    ["schedule", "gaussian", "models", "data", "metrics"],
-    ["forward"],
+    ["schedule", "gaussian", "models", "data", "metrics", "images"],
+    ["forward", "scores"],
     ["posterior"],
     ["prediction"],
     ["elbo", "losses", "exact", "sampling", "conventions"],

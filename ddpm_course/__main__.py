@@ -1,0 +1,7 @@
+"""python -m ddpm_course: see cli.py."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
