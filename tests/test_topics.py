@@ -80,8 +80,15 @@ ROWS: dict[str, list[str]] = {
         "test_sampling::test_ddim_step_coefficients",
         "10_ddim: DDIM Theorem 1",
     ],
+    "37 evaluation: scores with n and floor; memorising": [
+        "test_scores::test_a_score_prints_its_n_and_its_floor_in_every_way",
+        "test_scores::test_a_score_without_n_or_floor_cannot_be_made",
+        "test_scores::test_copies_are_perfect_by_every_score_but_one",
+        "14_evaluation: distance to nearest training",
+    ],
+    "42 GAN, VAE and DDPM on the same data and budget, in one table with floors": ["14_evaluation: ± over 3 seeds"],
     "39 the listing that learners find everywhere, equal to ours after the shift": ["09_sampling: class GaussianDiffusionSampler"],
-    "40 analogies, each with where it breaks": ["00_tour: ", "01_gaussians: ", "02_forward: ", "04_one_latent: ", "07_unet: ", "10_ddim: "],
+    "40 analogies, each with where it breaks": ["00_tour: ", "01_gaussians: ", "02_forward: ", "04_one_latent: ", "07_unet: ", "10_ddim: ", "14_evaluation: "],
 }
 
 
