@@ -85,7 +85,7 @@ inequality("14.3", cost, distance_1d, cases=signs, equality={mu_1: 0.3, mu_2: -1
 # %% [markdown]
 # The cost falls with $\rho$, and $\rho$ ends at 1. So the best plan keeps the order: the left end of one heap goes to the left end of the other. The distance is $(\mu_1-\mu_2)^2+(\sigma_1-\sigma_2)^2$. Note the *standard deviations*, not the variances. What this does not prove: that no plan outside the jointly Gaussian ones is cheaper. It is not, because $\mathbb E[xy]$ is all that a plan can change, and the Cauchy–Schwarz inequality bounds it by $\mu_1\mu_2+\sigma_1\sigma_2$ for every plan.
 #
-# In $D$ dimensions the answer for two Gaussians (FID section 2) is
+# The score called Fréchet distance (FID section 2) takes the mean and the covariance of the features, and puts them into the formula for two Gaussians in $D$ dimensions, whether the features are Gaussian or not:
 #
 # $$ d^2 = \lVert\mu_1-\mu_2\rVert^2 + \operatorname{tr}\!\big(\Sigma_1+\Sigma_2-2\,(\Sigma_1\Sigma_2)^{1/2}\big) \tag{14.4, definition} $$
 #
@@ -103,7 +103,7 @@ derive("14.5", sp.factor((cov_1 + cov_2 - 2 * root).trace()),
        ((a_1 - a_2) ** 2 + (b_1 - b_2) ** 2, "two squares"), source="FID section 2, for commuting covariances")
 
 # %% [markdown]
-# So each axis contributes $(\sigma_1-\sigma_2)^2$, as in (14.3). For covariances that do not commute the formula still holds; that is not proved here.
+# So each axis contributes $(\sigma_1-\sigma_2)^2$, as in (14.3). For covariances that do not commute, (14.4) is still the least cost (14.1) between two Gaussians; that is not proved here.
 #
 # ### By hand
 #
@@ -340,7 +340,7 @@ for name, result in results.items():
 # Go through it line by line.
 #
 # - **Fréchet and kernel distance:** the copies are at the floor, and so is the network, give or take a few of the floor's own spreads. The noise is far out.
-# - **Precision:** noise gets a *precision* that is far from 0! The real balls are wide in 64 dimensions, and the classifier squeezes even noise into the region where digits are. Precision alone would pass noise. Its recall is honest.
+# - **Precision:** that of the network is the one score which lies clearly below its floor. Some of its samples are smudges, and no other line notices. And noise gets a *precision* that is far from 0: the real balls are wide in 64 dimensions, and the classifier squeezes even noise into the region where digits are. Precision alone would pass noise. Its recall is honest.
 # - **Two-sample test, classes:** no complaint about the copies.
 # - **The last line** is the one that catches them: the distance from each sample to the nearest training picture. For the copies it is 0.
 #
@@ -384,7 +384,7 @@ assert 0.8 < ratio < 1.2 and float(apart["copies, slightly blurred"].median()) <
 #
 # Two other ways to learn a sampler. A **VAE** is the case of one latent (chapter 04). A **GAN** (generative adversarial network) has no likelihood at all: a generator turns noise into samples in one pass, and a discriminator, a two-sample test that learns along, tries to tell them from data. The generator is trained to make it fail.
 #
-# A fair race needs equal conditions. The data: 1,000 points of the ring. The budget: 700 steps of batch 128 with Adam, about 19,000 parameters in total, and the same input layer for all networks (the point itself and its sines; chapter 06 showed how much they help). Two training seeds each. What is *not* equal: a DDPM needs 100 network calls for a sample, the others need one. And nobody's settings were tuned for long.
+# A fair race needs equal conditions. The data: 1,000 points of the ring. The budget: 700 steps of batch 128 with Adam, about 19,000 parameters in total, and the same input layer for all networks (the point itself and its sines, as in chapter 00; without the sines, in a run not shown here, the DDPM's eight modes melt into one circle, too). Two training seeds each. What is *not* equal: a DDPM needs 100 network calls for a sample, the others need one. And nobody's settings were tuned for long.
 
 # %%
 steps, batch = 700, 128
