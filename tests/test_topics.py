@@ -88,7 +88,15 @@ ROWS: dict[str, list[str]] = {
     ],
     "42 GAN, VAE and DDPM on the same data and budget, in one table with floors": ["14_evaluation: ± over 3 seeds"],
     "39 the listing that learners find everywhere, equal to ours after the shift": ["09_sampling: class GaussianDiffusionSampler"],
-    "40 analogies, each with where it breaks": ["00_tour: ", "01_gaussians: ", "02_forward: ", "04_one_latent: ", "07_unet: ", "10_ddim: ", "14_evaluation: "],
+    "40 analogies, each with where it breaks": [
+        "00_tour: ",
+        "01_gaussians: ",
+        "02_forward: ",
+        "04_one_latent: ",
+        "07_unet: ",
+        "10_ddim: ",
+        "14_evaluation: ",
+    ],
 }
 
 
