@@ -12,7 +12,7 @@ from .forward import draw, q_sample
 from .gaussian import discretized_log_prob, normal_kl, normal_log_prob
 from .posterior import Variance, q_posterior, reverse_variance
 from .prediction import EpsModel, eps_to_x_0
-from .schedule import Coefficient, NoiseSchedule, cast
+from .schedule import Coefficient, NoiseSchedule, Time, cast
 
 DECODERS = {"gaussian": normal_log_prob, "discrete": discretized_log_prob}
 
@@ -49,21 +49,55 @@ def prior_term(schedule: NoiseSchedule, x_0: Tensor) -> Tensor:
     return _prior(bar**0.5 * x_0, 1 - bar)
 
 
-def _variance_of(schedule: NoiseSchedule, variance: Variance | Tensor) -> Callable[[int], Coefficient]:
+def _variance_of(schedule: NoiseSchedule, variance: Variance | Tensor, ndim: int) -> Callable[[Time], Coefficient]:
     """t -> variance of p_theta(x_{t-1} | x_t), refusing those that vanish at t = 1."""
     if isinstance(variance, Tensor):
         if variance.shape != (schedule.T + 1,):
             raise ShapeError(f"a variance table has T+1 = {schedule.T + 1} entries (index 0 unused), got {tuple(variance.shape)}")
-        return lambda t: float(variance[t])
+        return lambda t: float(variance[t]) if isinstance(t, int) else variance.to(t.device)[t].reshape(-1, *[1] * (ndim - 1))
     if variance == "posterior":
         raise ValueCourseError('variance "posterior" is 0 at t = 1, where the bound would be infinite; take "posterior_clipped" or "beta"')
-    return lambda t: reverse_variance(schedule, t, t - 1, variance)
+    return lambda t: reverse_variance(schedule, t, t - 1, variance, ndim)
 
 
-def _reverse_mean(eps_model: EpsModel, schedule: NoiseSchedule, x_t: Tensor, t: int) -> Tensor:
+def _reverse_mean(eps_model: EpsModel, schedule: NoiseSchedule, x_t: Tensor, t: Time) -> Tensor:
     """Mean of p_theta(x_{t-1} | x_t): the posterior's, with x_0_hat in the place of x_0.   Ho eqs. 7, 15."""
-    eps = eps_model(x_t, torch.full((len(x_t),), t, device=x_t.device))
+    eps = eps_model(x_t, torch.full((len(x_t),), t, device=x_t.device) if isinstance(t, int) else t)
     return q_posterior(schedule, eps_to_x_0(schedule, x_t, t, eps), x_t, t)[0]
+
+
+def bound_term(schedule: NoiseSchedule, x_0: Tensor, x_t: Tensor, t: Time, mean: Tensor, var: Coefficient, decoder: str) -> Tensor:
+    """L_{t-1} of a reverse step with this mean and variance, (B,) in nats: matching for t > 1, reconstruction at t = 1. Keeps gradients.
+
+    x_0, x_t, mean: (B, ...); t: (B,) or int; var: a float, or broadcasting against x_0.   Ho eq. 5.
+    """
+    if isinstance(t, int) and t == 1:
+        return _reconstruction(x_0, mean, var, decoder)
+    if isinstance(t, int):
+        return _sum(normal_kl(*q_posterior(schedule, x_0, x_t, t), mean, var))
+    term, var = x_0.new_zeros(len(x_0)), torch.as_tensor(var, dtype=x_0.dtype, device=x_0.device).expand_as(x_0)
+    first, later = t == 1, t > 1
+    term[first] = _reconstruction(x_0[first], mean[first], var[first], decoder) if bool(first.any()) else 0.0
+    term[later] = _sum(normal_kl(*q_posterior(schedule, x_0[later], x_t[later], t[later]), mean[later], var[later]))
+    return term
+
+
+@torch.no_grad()
+def vlb_term(
+    eps_model: EpsModel,
+    schedule: NoiseSchedule,
+    x_0: Tensor,
+    t: Time,
+    eps: Tensor,
+    variance: Variance | Tensor = "beta",
+    decoder: str = "gaussian",
+) -> Tensor:
+    """One term of the bound for each example, (B,) in nats, at its own t (B,): the term of index t - 1, without the prior.   Ho eq. 5."""
+    check_tensors(x_0=x_0, eps=eps)
+    one_of("decoder", decoder, DECODERS)
+    x_t = q_sample(schedule, x_0, t, eps)
+    mean = _reverse_mean(eps_model, schedule, x_t, t)
+    return bound_term(schedule, x_0, x_t, t, mean, cast(_variance_of(schedule, variance, x_0.ndim)(t), x_0), decoder)
 
 
 @torch.no_grad()
@@ -83,19 +117,11 @@ def vlb_terms(
     a function (t, s) may give each number of x_0 its own.
     """
     check_tensors(x_0=x_0)
-    one_of("decoder", decoder, DECODERS)
-    var_of, matching, reconstruction = _variance_of(schedule, variance), [], None
+    terms = []
     for t in range(1, schedule.T + 1):
         noise = draw(x_0.shape, x_0, generator) if eps is None else eps
-        x_t = q_sample(schedule, x_0, t, noise)
-        mean_hat, var_hat = _reverse_mean(eps_model, schedule, x_t, t), cast(var_of(t), x_0)
-        if t == 1:
-            reconstruction = _reconstruction(x_0, mean_hat, var_hat, decoder)
-        else:
-            mean, var = q_posterior(schedule, x_0, x_t, t)
-            matching.append(_sum(normal_kl(mean, var, mean_hat, var_hat)))
-    matching = torch.stack(matching, 1) if matching else x_0.new_zeros(len(x_0), 0)
-    return VLBTerms(prior_term(schedule, x_0), matching, reconstruction)
+        terms.append(vlb_term(eps_model, schedule, x_0, t, noise, variance, decoder))
+    return VLBTerms(prior_term(schedule, x_0), torch.stack(terms[1:], 1) if schedule.T > 1 else x_0.new_zeros(len(x_0), 0), terms[0])
 
 
 def bits_per_dim(terms: VLBTerms, x_0: Tensor) -> Tensor:

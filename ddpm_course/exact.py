@@ -1,13 +1,14 @@
 """The oracle: data whose best possible denoiser E[eps | x_t] is known in closed form. No training, so every sampler can be proved right."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from .errors import ShapeError, ValueCourseError
 from .prediction import EpsModel
-from .schedule import NoiseSchedule
+from .schedule import NoiseSchedule, Time
 
 
 def _flat(x: Tensor, event: tuple[int, ...]) -> Tensor:
@@ -58,6 +59,36 @@ class ExactGaussian:
         """log density (B,) in nats at x (B, *event)."""
         z2 = ((_flat(x, self.event) - self.mean.flatten()) @ self.basis) ** 2 / self.eigenvalues
         return -0.5 * (z2 + self.eigenvalues.log() + math.log(2 * math.pi)).sum(1)
+
+    def in_eigenbasis(self) -> "ExactGaussian":
+        """The same data seen along the axes of cov: x @ basis for flat x. There all numbers are independent, and so are all of x_t."""
+        return ExactGaussian((self.mean.flatten() @ self.basis).reshape(self.event), self.eigenvalues.diag())
+
+    def unexplained(self, schedule: NoiseSchedule) -> Tensor:
+        """E|eps - E[eps | x_t]|^2 per number, (T+1,): what even the perfect guess misses. Index 0, without noise, is 1."""
+        bar = schedule.alpha_bar.cpu()[:, None]
+        return (bar * self.eigenvalues / (bar * self.eigenvalues + 1 - bar)).mean(1)
+
+    def reverse_cov(self, schedule: NoiseSchedule, t: int, s: int) -> Tensor:
+        """Covariance (D, D) of q(x_s | x_t), the true reverse step: (1 - alpha) cov_s cov_t^-1, the same for every x_t."""
+        bar_t, bar_s = schedule.pair(t, s)
+        ahead, here = (bar * self.eigenvalues + 1 - bar for bar in (bar_t, bar_s))
+        return (self.basis * ((1 - bar_t / bar_s) * here / ahead)) @ self.basis.T
+
+    def variance(self, schedule: NoiseSchedule) -> Callable[[Time, Time], Tensor]:
+        """The best variance (t, s) -> (*event), or (B, *event), with its own value for each number: the diagonal of reverse_cov.
+
+        In the eigenbasis the diagonal is the whole covariance, and the reverse step is exact.
+        """
+
+        def variance(t: Time, s: Time) -> Tensor:
+            """Diagonal of reverse_cov for a step t -> s."""
+            if isinstance(t, int) and isinstance(s, int):
+                return self.reverse_cov(schedule, t, s).diagonal().reshape(self.event)
+            pairs = zip(*torch.broadcast_tensors(torch.as_tensor(t), torch.as_tensor(s)), strict=True)
+            return torch.stack([variance(int(a), int(b)) for a, b in pairs])
+
+        return variance
 
     def entropy(self) -> float:
         """Differential entropy in nats: the exact expected negative log-likelihood."""

@@ -53,7 +53,9 @@ VARIANCES = {"beta": beta_variance, "posterior": posterior_variance, "posterior_
 def reverse_variance(schedule: NoiseSchedule, t: Time, s: Time, kind: Variance = "posterior", ndim: int = 1) -> Coefficient:
     """Variance of the reverse step t -> s, float64: "beta", "posterior", "posterior_clipped", or (t, s) -> variance.   Ho section 3.2."""
     if callable(kind):
-        return kind(t, s)
+        value = kind(t, s)
+        one_each = isinstance(value, Tensor) and value.ndim == 1 and isinstance(t, Tensor)  # (B,): spread over x_t's axes
+        return value.reshape(-1, *[1] * (ndim - 1)) if one_each else value
     if kind not in VARIANCES:
         raise ValueCourseError(f"unknown variance {kind!r}; known: {', '.join(VARIANCES)}, or a function (t, s) -> variance")
     return VARIANCES[kind](schedule, t, s, ndim)

@@ -20,7 +20,7 @@ LAYERS = [
     ["posterior"],
     ["prediction"],
     ["elbo", "losses", "exact", "sampling", "conventions"],
-    ["solvers"],
+    ["solvers", "variance", "likelihood"],
     ["guidance", "editing"],
     ["checkpoint", "ema"],
     ["interop"],

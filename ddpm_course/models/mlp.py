@@ -25,19 +25,19 @@ class MLPBlock(nn.Module):
 
 
 class MLP(nn.Module):
-    """Predicts from x_t (B, dim) and t (B,) in 1..T a vector (B, dim). Sines of x let it draw edges sharper than a plain MLP."""
+    """Predicts from x_t (B, dim) and t (B,) in 1..T a vector (B, out_dim or dim). Sines of x let it draw sharper edges than a plain MLP."""
 
-    def __init__(self, dim: int = 2, width: int = 128, num_blocks: int = 3, octaves: int = 4) -> None:
+    def __init__(self, dim: int = 2, width: int = 128, num_blocks: int = 3, octaves: int = 4, out_dim: int | None = None) -> None:
         super().__init__()
         self.dim, self.width = dim, width
         self.register_buffer("octaves", math.pi / 2 * 2.0 ** torch.arange(octaves), persistent=False)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.enter = nn.Linear(dim * (1 + 2 * octaves), width)
         self.blocks = nn.ModuleList(MLPBlock(width) for _ in range(num_blocks))
-        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out_dim or dim))
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """x_t (B, dim), t (B,) in 1..T -> (B, dim)."""
+        """x_t (B, dim), t (B,) in 1..T -> (B, out_dim)."""
         if x_t.ndim != 2 or x_t.shape[1] != self.dim:
             raise ShapeError(f"this MLP takes points (B, {self.dim}), got {tuple(x_t.shape)}")
         waves = (x_t[:, :, None] * self.octaves).flatten(1)
