@@ -135,7 +135,7 @@ def sampled_bound(
     decoder: str = "gaussian",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """An unbiased estimate of the bound for each example, (B,) in nats, from one time each; `times` learns from it.   Nichol section 3.3."""
+    """An unbiased estimate of the bound for each example, (B,) in nats, from one time each; `times` learns from it.   Nichol eq. 18."""
     if times.T != schedule.T:
         raise ShapeError(f"these times run to {times.T}, the schedule to {schedule.T}; build ImportanceTimes({schedule.T})")
     t, weight = times.draw(len(x_0), generator)
