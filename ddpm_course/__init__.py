@@ -1,11 +1,12 @@
 """ddpm_course: denoising diffusion, small enough to read. Time is the paper's t = 1..T; tables are float64; x_t is float32."""
 
 from .checkpoint import Trained, load_model, save_model, shipped
-from .elbo import VLBTerms, bits_per_dim, vae_terms, vlb_terms
+from .elbo import VLBTerms, bits_per_dim, vae_terms, vlb_term, vlb_terms
 from .errors import CourseError
 from .exact import ExactGaussian, FiniteData, GaussianMixture
 from .forward import q_sample, q_step
 from .gaussian import discretized_log_prob, normal_kl, normal_log_prob
+from .likelihood import ImportanceTimes, density_bits, dequantise, ode_log_prob, sampled_bound
 from .losses import diffusion_loss, min_snr_weight, simple_loss, vlb_weight
 from .models import MLP, VAE, UNet, UNetConfig
 from .posterior import q_posterior, reverse_variance
@@ -32,5 +33,6 @@ from .schedule import (
 )
 from .solvers import ddim_invert, dpm_solver_sample, heun_sample
 from .train import TrainConfig, train
+from .variance import eps_moments, hybrid_loss, learned_range, optimal_variance
 
 __version__ = "0.1.0"

@@ -154,6 +154,8 @@ def expectation(
     inside = lhs.subs({e: e.args[0] for e in found}).subs(names).subs(values)
     if lost := inside.free_symbols - set(names.values()):
         raise ProofError(f"({tag}) neither draws nor values for {', '.join(sorted(map(str, lost)))}")
+    if not inside.free_symbols:
+        raise ProofError(f"({tag}) nothing random is left inside the expectation")
     drawn = sp.lambdify(list(names.values()), inside, "numpy")(*(column.double().numpy() for column in draws.values()))
     mean, error = float(drawn.mean()), float(drawn.std()) / len(drawn) ** 0.5
     off, wrong_off = abs(mean - number(rhs, values)) / error, abs(mean - number(wrong, values)) / error

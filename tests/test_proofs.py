@@ -272,3 +272,8 @@ def test_monte_carlo_minds_what_stands_before_the_expectation() -> None:
         expectation("t.2", -SQUARE, right, draws=DRAWS, values=AT, wrong=mu**2)
     with pytest.raises(ProofError, match="0 expectations"):
         expectation("t.3", right, right, draws=DRAWS, values=AT, wrong=mu**2)
+
+
+def test_an_expectation_without_anything_random_is_refused() -> None:
+    with pytest.raises(ProofError, match="nothing random is left"):
+        expectation("9.1", Expect(eps * (x_0 - x_0), eps), sp.Integer(0), draws={eps: torch.ones(3)}, values={}, wrong=sp.Integer(1))

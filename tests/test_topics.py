@@ -75,6 +75,21 @@ ROWS: dict[str, list[str]] = {
         "06_prediction: Ho eq. 12",
         "06_prediction: VDM section 4",
     ],
+    "14 bits per dim, per-t terms; the bound above the exact likelihood; with the optimal covariance only the prior is left": [
+        "test_elbo::test_the_discrete_decoder_sums_over_256_bins",
+        "test_likelihood::test_for_every_x_0_the_expected_bound_is_above_the_models_own_likelihood",
+        "test_likelihood::test_the_expected_bound_is_above_the_entropy_of_a_mixture",
+        "test_likelihood::test_with_the_optimal_covariance_only_the_prior_is_left",
+        "test_likelihood::test_within_one_percent_of_the_exact_likelihood",
+        "12_likelihood: bound - entropy = KL(q(x_T) || N(0, I)) to 1e-8: True",
+    ],
+    "17 reverse variances: tables; effect on the bound and on samples": [
+        "test_variance::test_table_of_the_optimal_variance_for_a_gaussian",
+        "test_variance::test_order_of_the_variances",
+        "test_variance::test_learning_finds_the_variance_and_lowers_the_bound",
+        "12_likelihood: the optimal variance has the lowest bound: True",
+        "12_likelihood: nearest to the truth per axis:",
+    ],
     "19 the DDIM family for any sigma; eta = 1 is DDPM": [
         "test_sampling::test_ddim_with_eta_1_is_ddpm_on_the_full_grid",
         "test_sampling::test_ddim_step_coefficients",

@@ -72,8 +72,8 @@ EXERCISES = {
             "c_0 enters squared: it multiplies a difference, and the difference is squared.": lambda bar_t, bar_s, u: (
                 _best(bar_t, bar_s, 0.0) + math.sqrt(bar_s) * (1 - bar_t / bar_s) / (1 - bar_t) * (1 / bar_t - 1) * u
             ),
-            "u is an error of eps. One unit of it is (1 - alpha_bar_t) / alpha_bar_t units of error of x_0.": lambda bar_t, bar_s, u: (
-                _best(bar_t, bar_s, u / (1 / bar_t - 1))
+            "u is an error of eps. One unit of it is (1 - alpha_bar_t) / alpha_bar_t units of error of x_0.": lambda bar_t, bar_s, u: _best(
+                bar_t, bar_s, u / (1 / bar_t - 1)
             ),
             "You left beta~ out: the posterior has a variance of its own.": lambda bar_t, bar_s, u: (
                 _best(bar_t, bar_s, u) - _best(bar_t, bar_s, 0.0)
@@ -85,8 +85,12 @@ EXERCISES = {
         inputs=_WIDTHS,
         hint="The derivative of v_hat is kappa' / (2 kappa): half the derivative of log kappa. Take it at both ends.",
         wrong={
-            "The factor 1/2 is missing: x grows as the standard deviation does, not as the variance.": lambda kappa, bar: _trace(kappa, bar, 4),
-            "Upside down: from narrow data to noise the space is stretched, and the integral positive.": lambda kappa, bar: -_trace(kappa, bar),
+            "The factor 1/2 is missing: x grows as the standard deviation does, not as the variance.": lambda kappa, bar: _trace(
+                kappa, bar, 4
+            ),
+            "Upside down: from narrow data to noise the space is stretched, and the integral positive.": lambda kappa, bar: (
+                -_trace(kappa, bar)
+            ),
             "The path starts at the variance kappa of the data, not at 1.": lambda kappa, bar: 0.5 * math.log(bar * kappa + 1 - bar),
         },
     ),

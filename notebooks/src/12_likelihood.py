@@ -26,7 +26,7 @@ from ddpm_course import MLP, ExactGaussian, GaussianMixture, cosine_schedule, dd
 from ddpm_course import time_grid, vlb_terms, vlb_weight
 from ddpm_course.checks import check, must_pass
 from ddpm_course.data import digits, mnist5k
-from ddpm_course.elbo import prior_term, vlb_term
+from ddpm_course.elbo import vlb_term
 from ddpm_course.likelihood import ImportanceTimes, density_bits, dequantise, ode_log_prob, sampled_bound
 from ddpm_course.plots import BLUE, GREEN, GREY, ORANGE, RED, curves, show_rows, style
 from ddpm_course.proofs import Expect, agrees, bar_s, bar_t, beta_t, derive, eps, eps_hat, equation, expectation, inequality
@@ -212,7 +212,7 @@ print("with its own variance for each number: bound - entropy = KL(q(x_T) || N(0
 
 # %%
 def expected_excess(T, kind):  # nats above the entropy, from the matching and reconstruction terms of the twin
-    steps, own = cosine_schedule(T), None
+    steps = cosine_schedule(T)
     choose = optimal_variance(steps, twin.unexplained(steps)) if kind == "optimal" else kind
     total = 0.0
     for t in range(1, T + 1):
@@ -305,7 +305,7 @@ plt.show()
 #
 # $$ \sigma^2=\exp\big(v\log\beta_t+(1-v)\log\tilde\beta_t\big) \tag{12.7, definition} $$
 #
-# Why the detour through the logarithm? Because $\beta$ and $\tilde\beta$ are nearly equal at almost all times, and tiny. A network that had to output $\sigma^2$ itself would have to hit numbers like $0.00004$. Between two ends it has to hit numbers near 0 and 1.
+# Why the detour through the logarithm? Because $\beta$ and $\tilde\beta$ are nearly equal at almost all times, and tiny. A network that had to output $\sigma^2$ itself would have to hit numbers like $0.00004$. Between two ends it has to hit numbers near 0 and 1. (In the package the output is $r$ with $v=(r+1)/2$, so that $r=0$ is the middle. Nothing keeps $v$ inside $[0,1]$, and the best variance may lie outside.)
 #
 # $L_\text{simple}$ does not contain $\sigma^2$, so it cannot train $v$. The remedy is the **hybrid loss** $L_\text{simple}+\lambda L_\text{vlb}$ (Nichol eq. 16). The bound's term must not spoil what $L_\text{simple}$ does for the mean. Therefore the mean inside it is held fixed: a *stopped gradient*. First see that it is stopped. Then train a toy.
 
