@@ -25,7 +25,7 @@ import sympy as sp
 
 from ddpm_course import proofs
 from ddpm_course.errors import CourseError
-from ddpm_course.symbols import UNIT, is_zero, latex
+from ddpm_course.proofs.symbols import UNIT, is_zero, latex
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "equations.md"

@@ -29,7 +29,7 @@ LAYERS = [
     ["__main__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-LEAVES = {"plots", "widgets", "symbols", "proofs", "mistakes", "checks"}
+LEAVES = {"plots", "widgets", "proofs", "mistakes", "checks"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import sympy as sp
 
-from ddpm_course.symbols import Expect, ProofError, bar_t, eps, is_zero, latex, mu, normal, quadrature, sigma, unit, x_0, x_t, z
+from ddpm_course.proofs.symbols import Expect, ProofError, bar_t, eps, is_zero, latex, mu, normal, quadrature, sigma, unit, x_0, x_t, z
 
 # --- expectations ----------------------------------------------------------------------------------------------------
 

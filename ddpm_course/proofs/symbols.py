@@ -8,7 +8,7 @@ import numpy as np
 import sympy as sp
 from sympy.printing.latex import LatexPrinter
 
-from .errors import CourseError
+from ..errors import CourseError
 
 
 class _Printer(LatexPrinter):

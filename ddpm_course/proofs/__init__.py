@@ -12,8 +12,8 @@ import sympy as sp
 import torch
 from IPython.display import display
 
-from .errors import ValueCourseError
-from .schedule import NoiseSchedule
+from ..errors import ValueCourseError
+from ..schedule import NoiseSchedule
 from .symbols import (
     NORMAL,
     Expect,
