@@ -27,6 +27,8 @@ def sigma_grid(schedule: NoiseSchedule, num_steps: int, sigma_max: float = 80.0,
     sigma_i^(1/rho) is evenly spaced; the last step above 0 is t = 1. Where two steps would meet, the earlier one moves up.   EDM eq. 5.
     """
     sigmas = ((1 - schedule.alpha_bar) / schedule.alpha_bar).cpu() ** 0.5
+    if not (sigma_max >= float(sigmas[1]) and rho > 0):
+        raise ValueCourseError(f"sigma_max = {sigma_max} must be at least sigma_1 = {float(sigmas[1]):.3g}, and rho = {rho} above 0")
     first = int((sigmas <= sigma_max).nonzero().max())
     if isinstance(num_steps, bool) or not isinstance(num_steps, int) or not 1 <= num_steps <= first:
         raise TimestepError(f"num_steps = {num_steps!r} must be an integer in 1..{first}, the times with sigma_t <= {sigma_max:g}")
@@ -67,12 +69,12 @@ def dpm_solver_stepper(eps_model: EpsModel, schedule: NoiseSchedule) -> Step:
     def step(x_t: Tensor, t: int, s: int) -> tuple[Tensor, Tensor]:
         """(x_t, t, s) -> (x_s, x_0_hat)."""
         x_0_hat = eps_to_x_0(schedule, x_t, t, eps_model(x_t, batch_time(x_t, t)))
+        bar_t, bar_s = schedule.pair(t, s)
         before, denoised = memory.get("last"), x_0_hat
         if before and before[1] == t and s > 0 and before[2].shape == x_t.shape:
             h, h_before = _log_snr_gain(schedule, t, s), _log_snr_gain(schedule, before[0], t)
             denoised = x_0_hat + h / (2 * h_before) * (x_0_hat - before[2])
-        memory["last"] = (t, s, x_0_hat)
-        bar_t, bar_s = schedule.at(t), schedule.at(s)
+        memory["last"] = (t, s, x_0_hat.clone())  # the caller may change what it gets
         shrink = ((1 - bar_s) / (1 - bar_t)) ** 0.5
         return shrink * x_t + (bar_s**0.5 - shrink * bar_t**0.5) * denoised, x_0_hat
 
@@ -89,7 +91,7 @@ def heun_sample(
     schedule: NoiseSchedule,
     shape: Sequence[int] | None = None,
     x_T: Tensor | None = None,
-    num_steps: int | None = 18,
+    num_steps: int = 18,
     grid: Tensor | None = None,
     generator: torch.Generator | None = None,
     edit: Edit | None = None,
@@ -107,7 +109,7 @@ def dpm_solver_sample(
     schedule: NoiseSchedule,
     shape: Sequence[int] | None = None,
     x_T: Tensor | None = None,
-    num_steps: int | None = 20,
+    num_steps: int = 20,
     grid: Tensor | None = None,
     generator: torch.Generator | None = None,
     edit: Edit | None = None,
@@ -129,7 +131,7 @@ def ddim_invert(
     """x_T from which `ddim_sample` (eta = 0, same grid) comes back to x_0: its steps taken upwards, s -> t.   DDIM section 4.3.
 
     A step up needs eps at x_t, which is not known yet. iterations = 1 asks at x_s instead: the error falls like 1 / num_steps. More
-    iterations ask again at the x_t just found, until the step down returns to x_s exactly (if the steps are small enough).
+    iterations ask again at the x_t just found, until the step down returns to x_s; on sharp data some examples never settle, so check.
     """
     check_tensors(x_0=x_0)
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
@@ -150,8 +152,11 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
 
     Where a and b are parallel the arc is their straight line.   DDIM section 5.3.
     """
-    if a.shape != b.shape:
-        raise ShapeError(f"slerp needs two tensors of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
+    check_tensors(a=a, b=b)
+    if a.ndim < 2:
+        raise ShapeError(f"slerp needs a batch (B, ...) of points, got shape {tuple(a.shape)}; add the batch axis: a[None]")
+    if not 0 <= weight <= 1:
+        raise ValueCourseError(f"weight = {weight} must lie in [0, 1]: 0 is a, 1 is b")
     flat_a, flat_b = a.flatten(1), b.flatten(1)
     cosine = torch.nn.functional.cosine_similarity(flat_a, flat_b, dim=1).clamp(-1, 1)
     angle = cosine.acos().reshape(-1, *[1] * (a.ndim - 1))

@@ -123,6 +123,20 @@ def test_dpm_solver_by_hand_and_its_memory() -> None:
     torch.testing.assert_close(x_0, d_2, rtol=0, atol=1e-12)
 
 
+def test_the_memory_is_not_the_callers_to_change() -> None:
+    kept, spoilt = dpm_solver_stepper(MODEL, SCHEDULE), dpm_solver_stepper(MODEL, SCHEDULE)
+    x_1, _ = kept(start(), 900, 600)
+    spoilt(start(), 900, 600)[1].zero_()
+    torch.testing.assert_close(spoilt(x_1, 600, 300)[0], kept(x_1, 600, 300)[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", STEPPERS)
+def test_a_step_goes_down(name: str) -> None:
+    for t, s in ((500, 500), (500, 600), (0, 0), (1001, 500)):
+        with pytest.raises(TimestepError):
+            STEPPERS[name](MODEL, SCHEDULE)(start(), t, s)
+
+
 def test_samplers_land_on_the_data() -> None:
     for sample, calls in ((heun_sample, 24), (dpm_solver_sample, 40)):
         x = sample(MODEL, SCHEDULE, (4000, 2), num_steps=calls, generator=seed(1)).double()
@@ -161,9 +175,12 @@ def test_edms_grid_in_integers() -> None:
     for k, t in enumerate(grid[:-1]):
         wanted = (first + k / 5 * (end - first)) ** 7
         assert min(range(1, 1001), key=lambda u: abs(math.log(sigmas[u] / wanted))) == t  # noqa: B023
-    for bad in (0, 1001, 2.5, True):
+    for bad in (0, 1001, 2.5, True, None):
         with pytest.raises(TimestepError, match="num_steps"):
             sigma_grid(SCHEDULE, bad)
+    for sigma_max, rho in ((0.001, 7.0), (math.nan, 7.0), (80.0, 0.0), (80.0, math.nan)):
+        with pytest.raises(CourseError, match="sigma_max"):
+            sigma_grid(SCHEDULE, 5, sigma_max, rho)
 
 
 def test_a_schedule_that_ends_in_almost_no_signal() -> None:
@@ -215,5 +232,11 @@ def test_slerp_keeps_the_length_of_noise() -> None:
     unit_x, unit_y = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     torch.testing.assert_close(slerp(unit_x, unit_y, 1 / 3), torch.tensor([[math.cos(math.pi / 6), math.sin(math.pi / 6)]]))
     torch.testing.assert_close(slerp(a, a, 0.3), a)
-    with pytest.raises(ShapeError, match="one shape"):
-        slerp(a, b[:2], 0.5)
+    for bad in (b[:2], b.long()):
+        with pytest.raises(ShapeError, match="must be"):
+            slerp(a, bad, 0.5)
+    with pytest.raises(ShapeError, match="batch"):
+        slerp(a[0, 0, 0, 0], b[0, 0, 0, 0], 0.5)
+    for weight in (-0.1, 1.5, math.nan):
+        with pytest.raises(CourseError, match="weight"):
+            slerp(a, b, weight)

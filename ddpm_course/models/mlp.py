@@ -42,7 +42,7 @@ class MLP(nn.Module):
             raise ShapeError(f"this MLP takes points (B, {self.dim}), got {tuple(x_t.shape)}")
         waves = (x_t[:, :, None] * self.octaves).flatten(1)
         h = self.enter(torch.cat([x_t, waves.sin(), waves.cos()], dim=1))
-        time = F.silu(self.time(timestep_embedding(t, self.width)))
+        time = F.silu(self.time(timestep_embedding(t, self.width).to(self.time[0].weight.dtype)))
         for block in self.blocks:
             h = block(h, time)
         return self.leave(h)

@@ -120,7 +120,7 @@ class UNet(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         """x_t (B, C, H, W), t (B,) in 1..T -> the prediction, shaped like x_t."""
         self._check(x_t, t)
-        time = self.time(timestep_embedding(t, self.config.base_channels))
+        time = self.time(timestep_embedding(t, self.config.base_channels).to(self.time[0].weight.dtype))
         h = self.conv_in(F.pixel_unshuffle(x_t, self.config.patch_size))
         skips = [h]
         for block in self.down:  # the encoder: ever coarser, ever more channels
