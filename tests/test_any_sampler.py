@@ -79,16 +79,18 @@ def test_float32_is_float64_rounded(name: str, shape: tuple[int, ...]) -> None:
     assert 0 < float((coarse - fine).abs().max()) < 1e-4
 
 
+NETS = [
+    (closure, (2, 3, 5), ("eps", "x_0", "v")),
+    (MLP(dim=2, width=8).eval(), (3, 2), ("eps",)),
+    (UNet(UNetConfig(4, 1, 8, (1,), 1, (), groups=4)).eval(), (2, 1, 4, 4), ("v",)),
+]
+
+
 @each_sampler
 def test_every_kind_of_model(name: str) -> None:
     """A function, an MLP, a U-Net in either precision, and all three predictions."""
-    nets = [
-        (closure, (2, 3)),
-        (MLP(dim=2, width=8).eval(), (3, 2)),
-        (UNet(UNetConfig(4, 1, 8, (1, 2), 1, (), groups=4)).eval(), (2, 1, 4, 4)),
-    ]
-    for net, shape in nets:
-        for prediction in ("eps", "x_0", "v"):
+    for net, shape, predictions in NETS:
+        for prediction in predictions:
             for dtype in (torch.float32, torch.float64):
                 model = net.to(dtype) if isinstance(net, torch.nn.Module) else net
                 x_T = torch.randn(shape, generator=seed(0), dtype=dtype)
