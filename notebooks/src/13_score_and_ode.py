@@ -121,11 +121,19 @@ plt.show()
 # %% [markdown]
 # ## How a density flows
 #
-# A single path is jagged. The *density* $q(x,\tau)$ of many paths is smooth, and obeys an equation of its own, named after Fokker and Planck. For one pixel:
-#
-# $$ \frac{\partial q}{\partial\tau}=-\frac{\partial}{\partial x}\Big(-\tfrac12 b\,x\,q\Big)+\tfrac12 b\,\frac{\partial^2q}{\partial x^2} \tag{13.6, definition} $$
-#
-# Where does it come from? Take any smooth function $\varphi$ and ask how $\mathbb E[\varphi(x)]$ changes in a short time $\Delta$.
+# A single path is jagged. The *density* $q(x,\tau)$ of many paths is smooth, and obeys an equation of its own, named after Fokker and Planck. Here it is for one pixel, and below it where it comes from.
+
+# %% tags=["proof"]
+b, m, start_at = sp.Symbol("b", positive=True), unit("m"), sp.Symbol("a", real=True)
+x, tau = sp.Symbol("x", real=True), sp.Symbol(r"\tau", positive=True)
+q = sp.Function("q", positive=True)(x, tau)
+signal = sp.exp(-b * tau / 2)
+kernel = sp.exp(-((x - signal * start_at) ** 2) / (2 * (1 - signal**2))) / sp.sqrt(1 - signal**2)
+equation("13.6", sp.Derivative(q, tau), b / 2 * sp.Derivative(q, x, 2) - sp.Derivative(-b * x * q / 2, x), given={q: kernel},
+         source="SDE section 4.3")
+
+# %% [markdown]
+# SymPy has put in the Gaussian of chapter 02: all paths start at one value $a$, with $b$ constant, so that $\bar\alpha=e^{-b\tau}$. That is enough. Any other density is an average of such Gaussians over the starts, and (13.6) is linear in $q$. And if $b$ varies, run the clock faster where $b$ is larger. But why should one think of it? Take any smooth function $\varphi$ and ask how $\mathbb E[\varphi(x)]$ changes in a short time $\Delta$.
 #
 # 1. *Taylor, one step of the chain.* $x$ moves by $\delta=-\tfrac12bx\Delta+\sqrt{b\Delta}\,\varepsilon$, so $\varphi$ changes by $\varphi'\delta+\tfrac12\varphi''\delta^2+\dots$
 # 2. *Average over the fresh $\varepsilon$.* $\mathbb E[\delta]=-\tfrac12bx\Delta$ and $\mathbb E[\delta^2]=b\Delta+\dots$ All other terms are smaller than $\Delta$. So $\frac{d}{d\tau}\mathbb E[\varphi]=\mathbb E[-\tfrac12 b\,x\,\varphi'+\tfrac12 b\,\varphi'']$.
@@ -135,7 +143,6 @@ plt.show()
 # Line 2 is checked below for $\varphi=x^4$ with $x=m\,x_0+\sqrt{1-m^2}\,\varepsilon$, where $m=\sqrt{\bar\alpha}$ obeys $m'=-\tfrac12bm$. The left side is the rate of change of the fourth moment, by the chain rule.
 
 # %% tags=["proof"]
-b, m = sp.Symbol("b", positive=True), unit("m")
 position = m * x_0 + sp.sqrt(1 - m**2) * eps
 fourth = Expect(position**4, eps)
 rate = -b * m / 2 * sp.diff(sp.expand(fourth.doit()), m)
@@ -147,8 +154,6 @@ equation("13.7", rate, Expect(-b * position / 2 * 4 * position**3 + b / 2 * 12 *
 # Now the step that this chapter hangs on. The second derivative in (13.6) is the derivative of $\partial q/\partial x$, and $\partial q/\partial x=q\cdot s$, since the score is $\partial\log q/\partial x=(\partial q/\partial x)/q$. So **diffusion can be written as transport**, with the velocity $-\tfrac12 b\,s$. SymPy proves it for *any* positive density $q$:
 
 # %% tags=["proof"]
-x, tau = sp.Symbol("x", real=True), sp.Symbol(r"\tau", real=True)
-q = sp.Function("q")(x, tau)
 arrow = sp.Derivative(q, x) / q  # the score
 forward = b / 2 * sp.Derivative(q, x, 2) - sp.Derivative(-b * x * q / 2, x)
 equation("13.8", forward, -sp.Derivative(q * (-b * x / 2 - b / 2 * arrow), x), source="SDE section 4.3")
@@ -195,12 +200,12 @@ equation("13.12", -b * m / 2 * sp.diff(path, m), -b / 2 * path + b / 2 * path / 
 # Here are the two crowds, on their way back from noise. The arrow field is shared.
 
 # %%
-start = torch.randn(14, 2, generator=seeded(1), dtype=torch.float64)
+start = torch.randn(5, 2, generator=seeded(1), dtype=torch.float64)
 walks = {"reverse SDE (DDPM)": ddpm_stepper(smooth_model, schedule, "beta", seeded(2)),
          "probability-flow ODE (DDIM)": ddim_stepper(smooth_model, schedule)}
 fig, axes = plt.subplots(1, 2, figsize=(8, 3.8))
 for ax, (name, step) in zip(axes, walks.items(), strict=True):
-    walk = torch.stack([x for _, x, _ in trajectory(step, start, time_grid(1000, 250))])
+    walk = torch.stack([x for _, x, _ in trajectory(step, start, time_grid(1000, 200))])
     scatter(smooth.sample(1200, seeded(3)), ax, name, "#cccccc")
     ax.plot(walk[..., 0], walk[..., 1], linewidth=0.9)
     ax.scatter(*walk[0].T, color=GREY, s=10, zorder=3)
@@ -505,7 +510,7 @@ report("ten digits", 1, "error of the weights, %", 100, 0)
 # What the table says, and what it does not:
 #
 # - **The mean is right at any $S$, the spread is not.** With few steps DDPM with $\tilde\beta$ loses most of the variance and wins it back slowly: it needs a thousand steps. Variance $\beta$ is nearer. Among the deterministic ones, Heun and 2M have the right variance at 20 steps, where DDIM still lacks a sixth.
-# - **Five steps are too few for the ring, whatever the sampler.** From 50 steps on, the share off mode is *smaller* than for exact samples, and the clouds are too narrow: mean distance about 0.1 instead of 0.125. Heun with 20 steps is narrowest of all. That is no contradiction to its accuracy. Its last step goes from $t=50$ straight to the guess, which is a mean and has no spread, and all before it was accurate.
+# - **Five steps are too few for the ring, whatever the sampler.** At 50 and 100 steps all but DDPM with $\beta$ have *no more* strays than exact samples, and that is no success: their clouds are too narrow, with a mean distance of about 0.1 instead of 0.125. Heun with 20 steps is narrowest of all. That is no contradiction to its accuracy. Its last step goes from $t=50$ straight to the guess, which is a mean and has no spread, and all before it was accurate.
 # - **The weights of the modes show no fault** at this $n$: half the differences come to 2 or 3 % for exact samples by chance alone. The deterministic samplers agree because they share the start.
 # - **Ten digits, and ten steps suffice for all.** Each sample is one of the ten, to the pixel: the perfect denoiser of ten pictures *copies*. A perfect score in this table is what we do not want from a trained network.
 
@@ -552,6 +557,7 @@ for place, (name, rows) in enumerate(scores.items()):
 ax.axhspan(min(floors), max(floors), color=GREY, alpha=0.25, label="floor: real digits")
 ax.set(xscale="log", yscale="log", xlabel="network calls", title=f"digits: Fréchet distance, n = {n_digits}, three seeds")
 ax.set_xticks(CALLS, [str(S) for S in CALLS])
+ax.set_yticks((5, 10, 20, 30), ("5", "10", "20", "30"))
 ax.legend(fontsize=9)
 ax.minorticks_off()
 plt.show()
@@ -592,17 +598,17 @@ for name, oracle in (("soft", smooth), ("ring of 0.1", crisp)):
 # %% [markdown]
 # On soft data the way back is exact. On sharp data it is exact for most points, and wrong for some: near a border between two clouds the iteration jumps to and fro. Check your round trip before you trust it.
 #
-# Now two real digits, a 3 and an 8, with the trained network. Up by 50 steps, across on an arc (`slerp`), and down again. Below, the plain mixture of pixels.
+# Now two real digits, a 0 and a 4, with the trained network. Up by 50 steps, across on an arc (`slerp`), and down again. Below, the plain mixture of pixels.
 
 # %%
 raw_model = small.eps_model()  # not clipped: clipping forgets, and what forgets cannot be walked back
-pair = torch.stack([data.test.images[data.test.labels == k][0] for k in (3, 8)])
+pair = torch.stack([data.test.images[data.test.labels == k][0] for k in (0, 4)])
 up = ddim_invert(raw_model, chain, pair, 50, iterations=6)
 back = ddim_sample(raw_model, chain, x_T=up, num_steps=50)
-shares_8 = [k / 8 for k in range(9)]
-arc = torch.cat([slerp(up[:1], up[1:], w) for w in shares_8])
+weights_9 = [k / 8 for k in range(9)]
+arc = torch.cat([slerp(up[:1], up[1:], w) for w in weights_9])
 across = ddim_sample(raw_model, chain, x_T=arc, num_steps=50)
-mixed = torch.cat([(1 - w) * pair[:1] + w * pair[1:] for w in shares_8])
+mixed = torch.cat([(1 - w) * pair[:1] + w * pair[1:] for w in weights_9])
 show_rows({"arc in noise": across, "mixed pixels": mixed})
 plt.show()
 print(f"round trip, largest error of a pixel below 0.05: {bool((back - pair).abs().max() < 0.05)}")
