@@ -102,6 +102,27 @@ ROWS: dict[str, list[str]] = {
         "14_evaluation: distance to nearest training",
     ],
     "42 GAN, VAE and DDPM on the same data and budget, in one table with floors": ["14_evaluation: ± over 3 seeds"],
+    "20 the deterministic path, inversion, interpolation": [
+        "test_sampling::test_eta_0_twice_is_equal_and_draws_nothing",
+        "test_solvers::test_inversion_error_falls_like_one_over_steps",
+        "test_solvers::test_fixed_point_inversion_is_exact",
+        "13_score_and_ode: soft         60 iterations: median error below 1e-9: True, largest below 1e-9: True",
+    ],
+    "21 few large steps; grids; no wrong neighbour; one network in both samplers": [
+        "test_sampling::test_grids_equal_their_formulas",
+        "test_solvers_against_diffusers::test_their_ddim_with_a_wrong_neighbour_is_far_from_the_exact_path",
+        "10_ddim: same first answer: True",
+    ],
+    "22 quality against steps, honestly": [
+        "13_score_and_ode: each statement above that has a number: True",
+        "13_score_and_ode: Heun with 5 calls over three times the floor",
+    ],
+    "35 score, SDE and ODE; Heun and 2M; orders on the oracle": [
+        "test_solvers::test_orders_of_convergence_on_a_mixture",
+        "test_solvers_against_diffusers::test_dpm_solver_trajectory",
+        "13_score_and_ode: score = -eps / sqrt(1 - alpha_bar) at 4 times: True",
+        "13_score_and_ode: (13.22) limit. Measured: the error falls with order 2",
+    ],
     "39 the listing that learners find everywhere, equal to ours after the shift": ["09_sampling: class GaussianDiffusionSampler"],
     "40 analogies, each with where it breaks": [
         "00_tour: ",
