@@ -574,7 +574,7 @@ for name, rows in scores.items():
 #
 # - Heun with 5 calls (3 steps) is far off, beyond doubt. Three nodes between $\sigma=80$ and 0 are too few for a method that trusts both ends of a step.
 # - With 17 calls all four stand at the floor, and this $n$ cannot tell them apart. Whoever ranks them from such a figure ranks the dice.
-# - The network is small, the pictures are 8×8, and $\hat x_0$ is clipped. With larger pictures and sharper networks the differences at few steps are larger, and they are the reason why 2M is in wide use.
+# - The network is small, the pictures are 8×8, and $\hat x_0$ is clipped. Nothing here says how the samplers compare on larger pictures.
 
 # %%
 assert scores["Heun"][0].min() > 3 * max(floors)
