@@ -53,8 +53,8 @@ exercises: $(VENV)/.course  ## write student and solution notebooks: make exerci
 refresh: $(VENV)/.course  ## execute all chapters again and show which outputs changed
 	@$(BIN)/python notebooks/build.py refresh $(NAME)
 
-times: $(VENV)/.course  ## measure all chapters and rewrite the table in README.md
-	@$(BIN)/python notebooks/build.py times
+times: $(VENV)/.course  ## measure the chapters (or NAME=...) and rewrite the table in README.md
+	@$(BIN)/python notebooks/build.py times $(NAME)
 
 tree: $(VENV)/.test  ## rewrite the tree of the package in README.md
 	@$(BIN)/python tests/test_ground.py

@@ -339,10 +339,12 @@ def command_refresh(names: list[str]) -> int:
 
 
 def command_times(names: list[str]) -> int:
-    """Measure chapters on this machine and rewrite the README's table."""
-    rows = [f"| {b.path.stem} | {b.seconds:.0f} | {b.num_bytes / 1000:.0f} |" for b in map(build_chapter, names)]
-    table = "\n".join(["| chapter | seconds | kB |", "|---|---:|---:|", *rows])
+    """Measure chapters on this machine and rewrite their rows of the README's table."""
     text = README.read_text(encoding="utf-8")
+    old = {row.split("|")[1].strip(): row for row in re.findall(r"^\| \d\d_\w+ \| \d+ \| \d+ \|$", text, re.MULTILINE)}
+    new = {b.path.stem: f"| {b.path.stem} | {b.seconds:.0f} | {b.num_bytes / 1000:.0f} |" for b in map(build_chapter, names)}
+    rows = [row for name, row in sorted((old | new).items()) if name in chapters()]
+    table = "\n".join(["| chapter | seconds | kB |", "|---|---:|---:|", *rows])
     marked = re.compile(r"(<!-- times:begin -->\n).*?(<!-- times:end -->)", re.DOTALL)
     if not marked.search(text):
         raise BuildError("README.md has no lines <!-- times:begin --> and <!-- times:end -->")

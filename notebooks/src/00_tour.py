@@ -362,7 +362,7 @@ plt.show()
 # %% [markdown]
 # ## The map of the course
 #
-# Chapters 00 to 11 are here. The parts after them are planned and will be added; their line says what they will be about. The hours include the exercises. The whole course is made for 55 to 60 hours; the twelve chapters that exist take about 33.
+# Chapters 00 to 14 are here. The parts after them are planned and will be added; their line says what they will be about. The hours include the exercises. The whole course is made for 55 to 60 hours; the fifteen chapters that exist take about 42.
 #
 # | | chapter | answers | hours |
 # |---|---|---|---:|
@@ -378,10 +378,10 @@ plt.show()
 # | | [09 sampling](09_sampling.ipynb) | How does one sample, and what does each line of a sampler do? | 3 |
 # | | [10 ddim](10_ddim.ipynb) | How can the same network sample in few steps, and without chance? | 3 |
 # | | [11 common mistakes](11_common_mistakes.ipynb) | Which line is wrong? | 3 |
-# | **Trust** (planned) | 12 likelihood | How many bits does a picture cost? | 2.5 |
-# | | 13 score and ODE | What if the steps become infinitely small? | 3 |
-# | | 14 evaluation | How good are the samples, and are they copies? | 2.5 |
-# | | 15 scaling up | What changes on a graphics card, or on several? | 2.5 |
+# | **Trust** | [12 likelihood](12_likelihood.ipynb) | How many bits does a picture cost? | 2.5 |
+# | | [13 score and ODE](13_score_and_ode.ipynb) | What if the steps become infinitely small? | 3 |
+# | | [14 evaluation](14_evaluation.ipynb) | How good are the samples, and are they copies? | 2.5 |
+# | | 15 scaling up (planned) | What changes on a graphics card, or on several? | 2.5 |
 # | **Steer** (planned) | 16 classifier guidance | How does one ask for a seven? | 2.5 |
 # | | 17 classifier-free | How does one ask without a classifier? | 2.5 |
 # | | 18 text to image | How does a sentence become a picture? | 3 |
