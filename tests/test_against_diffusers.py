@@ -1,7 +1,5 @@
 """Step for step and weight for weight against the most used library; and where it errs, that we do not."""
 
-import re
-
 import numpy as np
 import pytest
 import torch
@@ -22,6 +20,7 @@ from ddpm_course import (  # noqa: E402
     reverse_variance,
     time_grid,
 )
+from ddpm_course.unet2d import weights_from_diffusers  # noqa: E402
 
 OURS = {"linear": linear_schedule, "cosine": cosine_schedule}
 THEIRS = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
@@ -164,40 +163,11 @@ def test_their_leading_grid_and_ours() -> None:
 
 # --- the U-Net, weights copied ---------------------------------------------------------------------------------------
 
-RES = {"norm1": "norm_1", "conv1": "conv_1", "time_emb_proj": "time", "norm2": "norm_2", "conv2": "conv_2", "conv_shortcut": "skip"}
-TOP = {"conv_in": "conv_in", "time_embedding.linear_1": "time.0", "time_embedding.linear_2": "time.2"}
-TOP |= {"conv_norm_out": "norm_out", "conv_out": "conv_out"}
-
-
-def our_key(key: str, layers: int) -> str:
-    """Their name of a weight -> ours. `layers` is the number of residual blocks a level in the encoder."""
-    module, leaf = key.rsplit(".", 1)
-    if module in TOP:
-        return f"{TOP[module]}.{leaf}"
-    side, level, rest = re.fullmatch(r"(down|up|mid)_blocks?\.?(\d+)?\.(.+)", module).groups()
-    what, index, part = re.fullmatch(r"(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", rest).groups()
-    part = RES.get(part, {"group_norm": "norm", "to_out.0": "out"}.get(part, part))
-    if side == "mid":
-        return f"middle.{1 if what == 'attentions' else 2 * int(index)}.{part}.{leaf}"
-    per_level = (layers if side == "down" else layers + 1) + 1
-    if what.endswith("samplers"):
-        return f"{side}.{int(level) * per_level + per_level - 1}.{part}.{leaf}"
-    return f"{side}.{int(level) * per_level + int(index)}.{int(what == 'attentions')}.{part}.{leaf}"
-
 
 def copied(theirs: nn.Module, config: UNetConfig) -> UNet:
-    """Our U-Net with their weights; query, key and value are stacked."""
-    weights, state = theirs.state_dict(), {}
-    for key, value in weights.items():
-        name = our_key(key, config.num_res_blocks)
-        if ".to_k." in name or ".to_v." in name:
-            continue
-        if ".to_q." in name:
-            name = name.replace("to_q", "qkv")
-            value = torch.cat([weights[key.replace("to_q", f"to_{c}")] for c in "qkv"])
-        state[name] = value
+    """Our U-Net with their weights; tests/test_interop.py has the folders."""
     net = UNet(config)
-    net.load_state_dict(state, strict=True)
+    weights_from_diffusers(theirs.state_dict(), net)
     return net.eval()
 
 
