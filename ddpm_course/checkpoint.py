@@ -116,6 +116,11 @@ def shipped(name: str) -> Path:
     return ASSETS / name
 
 
+def find_checkpoint(name: str) -> Path:
+    """The folder of a checkpoint: a shipped name ("digits", "mnist") or a path."""
+    return Path(name) if os.sep in name or Path(name, "model.json").exists() else shipped(name)
+
+
 def load_classifier(name: str) -> Classifier:
     """The shipped digit classifier for "digits" (8x8) or "mnist" (28x28), in eval mode; its features() feed frechet_distance."""
     weights, _ = load_tensors(shipped(name), "classifier")
@@ -124,7 +129,7 @@ def load_classifier(name: str) -> Classifier:
     return net.eval().requires_grad_(False)
 
 
-def rng(seed: int, *keys: int) -> torch.Generator:
+def rng(seed: int, *keys: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator that depends on (seed, keys) alone, so that step 1,000 needs no memory of steps 0..999."""
     digest = hashlib.sha256(repr((seed, *keys)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)

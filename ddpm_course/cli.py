@@ -1,4 +1,4 @@
-"""The command line: python -m ddpm_course sample | evaluate. What it refuses is one line on stderr and exit code 2."""
+"""The command line: python -m ddpm_course train | sample | evaluate | export. What it refuses is one line on stderr and exit code 2."""
 
 import json
 import os
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .checkpoint import Trained, load_classifier, load_model, load_tensors, rng, shipped, write_atomic
+from .checkpoint import Trained, find_checkpoint, load_classifier, load_model, load_tensors, rng, shipped, write_atomic
+from .cli_train import Export, Train
 from .data import check_images, load
 from .errors import CheckpointError, ConfigError, CourseError, DataError, NonFiniteError, one_of
 from .prediction import EpsModel, clip_x_0
@@ -32,11 +33,6 @@ class Command(Protocol):
 
     def run(self) -> None:
         """Do it, and say on stdout what was written."""
-
-
-def find_checkpoint(name: str) -> Path:
-    """The folder of a checkpoint: a shipped name ("digits", "mnist") or a path."""
-    return Path(name) if os.sep in name or Path(name, "model.json").exists() else shipped(name)
 
 
 def free_folder(out: str, names: Sequence[str], overwrite: bool) -> Path:
@@ -226,7 +222,7 @@ class Evaluate:
         write_atomic(folder / "report.json", as_json(report))
 
 
-COMMANDS: dict[str, type[Command]] = {"sample": Sample, "evaluate": Evaluate}
+COMMANDS: dict[str, type[Command]] = {"train": Train, "sample": Sample, "evaluate": Evaluate, "export": Export}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

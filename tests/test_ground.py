@@ -126,7 +126,7 @@ def test_constraints_pin_every_direct_dependency(extra: str) -> None:
 def test_ranges_are_open() -> None:
     extras = project()["optional-dependencies"]
     everything = [*project()["dependencies"], *(name for names in extras.values() for name in names)]
-    assert set(extras) == {"course", "test", "docs", "hub", "inception", "bench"}
+    assert set(extras) == {"course", "test", "docs", "hub", "inception", "tensorboard", "bench"}
     assert not [name for name in everything if re.search(r"==|<|~=|@", name)]
 
 

@@ -15,16 +15,19 @@ PACKAGE = Path(__file__).resolve().parents[1] / "ddpm_course"
 # Lowest first. A module may import from its own row and from those before it.
 LAYERS = [
     ["errors"],
-    ["schedule", "gaussian", "models", "data", "metrics", "images"],
-    ["forward", "scores"],
+    ["schedule", "gaussian", "models", "metrics", "images", "pictures"],
+    ["forward", "data"],
+    ["scores"],
     ["posterior"],
     ["prediction"],
     ["elbo", "losses", "exact", "sampling", "conventions"],
     ["solvers", "variance", "likelihood"],
     ["guidance", "editing"],
     ["checkpoint", "ema"],
-    ["interop"],
+    ["interop", "unet2d", "config"],
+    ["feed", "runs"],
     ["train"],
+    ["cli_train"],
     ["cli"],
     ["__main__"],
 ]

@@ -12,6 +12,7 @@ from torch import Tensor
 from ddpm_course import CourseError, TrainConfig, UNetConfig, cosine_schedule, linear_schedule, load_model, train
 from ddpm_course.data import digits
 from ddpm_course.errors import CheckpointError, ConfigError, DataError, NonFiniteError, ScheduleError
+from ddpm_course.runs import RunFolder
 from ddpm_course.train import at_scale, batch_indices, batch_noise, learning_rate, validation_loss
 
 module = importlib.import_module("ddpm_course.train")  # the name ddpm_course.train is the function
@@ -25,7 +26,7 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def state(folder: Path) -> dict[str, Tensor]:
-    return module.load_tensors(folder, "state")[0]
+    return RunFolder(folder).load_state()[0]
 
 
 def test_loss_falls_and_dropout_is_off_afterwards() -> None:
@@ -54,7 +55,7 @@ def test_resuming_is_bit_exact(stop: int, whole: dict[str, Tensor], tmp_path: Pa
     class Stop(Exception):
         pass
 
-    real = module._Run.one_step
+    real = module.Run.one_step
 
     def one_step(run: object) -> Tensor:
         if run.step == stop:
@@ -63,10 +64,10 @@ def test_resuming_is_bit_exact(stop: int, whole: dict[str, Tensor], tmp_path: Pa
 
     parts = dataclasses.replace(TINY, out=str(tmp_path / "parts"), save_every=stop)
     with monkeypatch.context() as patch:
-        patch.setattr(module._Run, "one_step", one_step)
+        patch.setattr(module.Run, "one_step", one_step)
         with pytest.raises(Stop):
             train(parts)
-    assert int(module.load_tensors(tmp_path / "parts", "state")[1]["step"]) == stop
+    assert RunFolder(tmp_path / "parts").load_state()[1]["step"] == stop
     torch.manual_seed(999)  # whatever the new process has drawn before
     train(dataclasses.replace(parts, save_every=100))
     again = state(tmp_path / "parts")
@@ -90,7 +91,7 @@ def test_what_is_saved_is_the_average_and_the_log(tmp_path: Path) -> None:
 def test_a_finished_run_is_only_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = dataclasses.replace(TINY, steps=3, out=str(tmp_path))
     first = train(config)
-    monkeypatch.setattr(module._Run, "one_step", lambda run: pytest.fail("trained again"))
+    monkeypatch.setattr(module.Run, "one_step", lambda run: pytest.fail("trained again"))
     again = train(config)
     assert again.history == first.history
     assert all(torch.equal(a, b) for a, b in zip(first.net.parameters(), again.net.parameters(), strict=True))
@@ -123,13 +124,13 @@ def test_quiet_under_ci_and_a_bar_elsewhere(capfd: pytest.CaptureFixture[str], m
     monkeypatch.delenv("CI")
     train(dataclasses.replace(TINY, steps=2))
     printed = capfd.readouterr()
-    assert printed.out == "" and "2/2" in printed.err and "val=" in printed.err
+    assert printed.out == "" and "2/2" in printed.err and "validation 0." in printed.err and "images/s" in printed.err
 
 
 def test_nan_stops_the_run_and_is_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module._Run.one_step
-    monkeypatch.setattr(module._Run, "one_step", lambda run: real(run) * (float("nan") if run.step == 5 else 1.0))
-    with pytest.raises(NonFiniteError, match="loss is nan after step"):
+    real = module.Run.one_step
+    monkeypatch.setattr(module.Run, "one_step", lambda run: real(run) * (float("nan") if run.step == 5 else 1.0))
+    with pytest.raises(NonFiniteError, match="training loss is nan at step 6"):
         train(dataclasses.replace(TINY, out=str(tmp_path)))
     assert all(bool(torch.isfinite(x).all()) for x in state(tmp_path).values())
 

@@ -29,9 +29,7 @@ class ResBlock(nn.Module):
     time_as: "add" adds a number to each channel (Ho), "scale_shift" scales and shifts after the second norm (Nichol), "none" ignores t.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, time_channels: int, groups: int, dropout: float, time_as: str = "add"
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, time_channels: int, groups: int, dropout: float, time_as: str = "add") -> None:
         super().__init__()
         self.time_as = time_as
         self.norm_1, self.conv_1 = group_norm(in_channels, groups), nn.Conv2d(in_channels, out_channels, 3, padding=1)

@@ -163,7 +163,7 @@ class UNet(nn.Module):
     def _enter(self, x_t: Tensor, condition: Tensor | None) -> Tensor:
         """The picture, the condition beside it, padded and folded: (B, channels p^2, H/p, W/p)."""
         if (condition is not None) != bool(self.config.condition_channels):
-            raise ShapeError(f"this U-Net has condition_channels = {self.config.condition_channels}: pass condition= if and only if it is > 0")
+            raise ShapeError(f"condition_channels = {self.config.condition_channels}: pass condition= if and only if that is > 0")
         x = x_t if condition is None else torch.cat([x_t, condition], dim=1)
         bottom, right = (-size % self.config.multiple for size in x.shape[2:])
         return F.pixel_unshuffle(F.pad(x, (0, right, 0, bottom)) if bottom or right else x, self.config.patch_size)
