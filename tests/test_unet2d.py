@@ -1,5 +1,7 @@
 """Names of weights and settings, ours and UNet2DModel's: a translation that can be read backwards."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -34,6 +36,23 @@ CONFIGS = [
 )
 def test_names_of_weights(ours: str, theirs: list[str]) -> None:
     assert their_names(ours, layers=2) == theirs
+
+
+PUBLISHED = {
+    "_class_name": "UNet2DModel", "_diffusers_version": "0.0.4", "act_fn": "silu", "attention_head_dim": None, "center_input_sample": False,
+    "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1, "in_channels": 3, "out_channels": 3, "layers_per_block": 2,
+    "mid_block_scale_factor": 1, "norm_eps": 1e-06, "norm_num_groups": 32, "time_embedding_type": "positional",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [32, 256])
+def test_the_published_networks_are_our_presets(size: int) -> None:
+    """google/ddpm-cifar10-32 and google/ddpm-cat-256, ddpm-celebahq-256, ...: dropout is not in their config."""
+    widths, at = ([128, 256, 256, 256], 1) if size == 32 else ([128, 128, 256, 256, 512, 512], 4)
+    down, up = ["DownBlock2D"] * len(widths), ["UpBlock2D"] * len(widths)
+    down[at], up[-1 - at] = "AttnDownBlock2D", "AttnUpBlock2D"
+    blocks = {"sample_size": size, "block_out_channels": widths, "down_block_types": down, "up_block_types": up}
+    assert unet_config(PUBLISHED | blocks) == (replace(UNetConfig.cifar10(), dropout=0.0) if size == 32 else UNetConfig.celebahq())
 
 
 @pytest.mark.parametrize("config", CONFIGS)
