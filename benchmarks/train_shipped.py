@@ -3,18 +3,18 @@
 python benchmarks/train_shipped.py classifier digits    # the ruler; then the same for mnist
 python benchmarks/train_shipped.py model mnist          # resumes where it stopped; then the same for digits
 python benchmarks/train_shipped.py ship mnist           # fp16 weights and the model card with scores into the package
+python benchmarks/train_shipped.py card mnist           # the card alone, measured from the shipped weights; goes on if it was stopped
 """
 
 import argparse
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from model_card import write_card
 
-from ddpm_course import TrainConfig, UNetConfig, clip_x_0, ddim_sample, ddpm_sample, load_model, train
-from ddpm_course.checkpoint import ASSETS, load_classifier, load_tensors, rng, save_model, save_tensors
-from ddpm_course.data import Splits, load
-from ddpm_course.metrics import frechet_distance
+from ddpm_course import TrainConfig, UNetConfig, load_model, train
+from ddpm_course.checkpoint import ASSETS, rng, save_model, save_tensors
+from ddpm_course.data import load
 from ddpm_course.models import Classifier
 
 RECIPES = {
@@ -78,70 +78,22 @@ def train_classifier(name: str, steps: int = 2000) -> None:
     print(meta)
 
 
-def held_out(splits: Splits) -> torch.Tensor:
-    """Validation and test pictures: never trained on."""
-    return torch.cat([splits.val.images, splits.test.images])
-
-
-def scores(name: str) -> list[str]:
-    """Fréchet distance of samples to held-out pictures at n = number of held-out, for three seeds, with the floor."""
-    splits, net = load(RECIPES[name].data), load_classifier(name)
-    real = held_out(splits)
-    train_part = splits.train.images[: len(real)]
-    floor = frechet_distance(net.features(train_part), net.features(real))
-    trained = load_model(ASSETS / name)
-    model = clip_x_0(trained.eps_model(), trained.schedule)
-    lines = [f"Floor (train against held-out, n = {len(real)} each): {floor:.3f}"]
-    samplers = {
-        "DDIM, 50 steps": (lambda g: ddim_sample(model, trained.schedule, real.shape, num_steps=50, generator=g), 3),
-        "DDPM, 250 steps": (lambda g: ddpm_sample(model, trained.schedule, real.shape, num_steps=250, generator=g), 1),
-    }
-    for label, (sample, seeds) in samplers.items():
-        sets = [sample(torch.Generator().manual_seed(seed)) for seed in range(seeds)]
-        distances = [frechet_distance(net.features(x), net.features(real)) for x in sets]
-        counts = torch.stack([net(x).argmax(1).bincount(minlength=10) for x in sets]).sum(0)
-        lines.append(
-            f"{label}, n = {len(real)}, seeds 0..{seeds - 1}: Fréchet distance {', '.join(f'{d:.2f}' for d in distances)}; "
-            f"drawn classes 0-9: {counts.tolist()}"
-        )
-    return lines
-
-
 def ship(name: str, with_scores: bool = True) -> None:
     """Write the averaged weights as fp16, and the model card, into the package."""
-    config, trained = RECIPES[name], load_model(f"runs/{name}")
-    save_model(ASSETS / name, trained, half=True)
-    _, meta = load_tensors(ASSETS / name, "classifier")
-    last = trained.history[-1]
-    card = [
-        "# Model card: " + name,
-        "",
-        f"- Data: `{config.data}`, training part of the split with seed 0 (see `ddpm_course/data.py`).",
-        f"- Network: `UNetConfig.{name}()`, {sum(p.numel() for p in trained.net.parameters()):,} parameters, fp16, "
-        f"predicts {config.prediction}; {config.schedule} schedule, T = {config.num_timesteps}.",
-        f"- Command: `python benchmarks/train_shipped.py model {name}`: {int(last['step']):,} steps of batch {config.batch_size}, "
-        f"seed {config.seed}, 2 CPU cores, float32, EMA {config.ema_decay}.",
-        f"- Loss at the end: training {last['loss']:.4f}, validation {last['val_loss']:.4f} (EMA weights).",
-        f"- Ruler: `classifier` beside it, test accuracy {meta['test_accuracy']} (n = {meta['n']}), {meta['steps']:,} steps, "
-        f"seed 0, `python benchmarks/train_shipped.py classifier {name}`.",
-        "",
-        "Scores, in that classifier's features (64 numbers); not comparable with Inception FID:",
-        "",
-    ]
-    card += [f"- {line}" for line in (scores(name) if with_scores else [])]
-    card += ["", "Meant for learning and tests. It draws digits in the style of its data, and nothing else."]
-    (Path(ASSETS) / name / "README.md").write_text("\n".join(card) + "\n")
-    print("\n".join(card))
+    save_model(ASSETS / name, load_model(f"runs/{name}"), half=True)
+    write_card(name, with_scores)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("classifier", "model", "ship", "preview"))
+    parser.add_argument("what", choices=("classifier", "model", "ship", "preview", "card"))
     parser.add_argument("name", choices=RECIPES)
     args = parser.parse_args()
     if args.what == "classifier":
         train_classifier(args.name)
     elif args.what == "model":
         train(RECIPES[args.name])
+    elif args.what == "card":
+        write_card(args.name)
     else:
         ship(args.name, with_scores=args.what == "ship")
