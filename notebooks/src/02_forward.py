@@ -340,6 +340,11 @@ except CourseError as error:
 shifted = rescale_zero_terminal_snr(linear_schedule(), alpha_bar_T=1e-6)
 assert abs(float(shifted.alpha_bar[-1]) - 1e-6) < 1e-15
 torch.testing.assert_close(shifted.alpha_bar[1], linear_schedule().alpha_bar[1])
+root = linear_schedule().alpha_bar[1:].sqrt()
+share = (root - root[-1]) / (root[0] - root[-1])  # 1 at t = 1, 0 at T: a straight line in the root, between its two new ends
+torch.testing.assert_close(shifted.alpha_bar[1:], (1e-3 + share * (root[0] - 1e-3)) ** 2, rtol=1e-9, atol=0)
+moved = shifted.to("cpu")  # or "cuda": the three tables travel
+assert all(torch.equal(getattr(moved, name), getattr(shifted, name)) for name in ("beta", "alpha", "alpha_bar"))
 try:
     rescale_zero_terminal_snr(linear_schedule(), alpha_bar_T=0.0)
 except CourseError as error:

@@ -300,6 +300,7 @@ by_hand = {"trailing": lambda k, T, S: round(k * T / S), "leading": lambda k, T,
 for T, S in ((1000, 10), (1000, 7), (100, 30), (50, 50)):
     for spacing, rule in by_hand.items():
         assert time_grid(T, S, spacing).tolist() == [rule(k, T, S) for k in range(S, 0, -1)] + [0]
+assert [int(time_grid(1000, 1, spacing)[0]) for spacing in by_hand] == [1000, 1, 1000, 1000]  # a single step
 print("S = 7, trailing:", time_grid(1000, 7).tolist())
 
 # %% [markdown]
