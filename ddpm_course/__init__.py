@@ -6,6 +6,8 @@ from .errors import CourseError
 from .exact import ExactGaussian, FiniteData, GaussianMixture
 from .forward import q_sample, q_step
 from .gaussian import discretized_log_prob, normal_kl, normal_log_prob
+from .guidance import batched_guidance, classifier_free, classifier_guided
+from .interop import load_diffusers, load_diffusers_trained, save_diffusers
 from .likelihood import ImportanceTimes, density_bits, dequantise, ode_log_prob, sampled_bound
 from .losses import diffusion_loss, min_snr_weight, simple_loss, vlb_weight
 from .models import MLP, VAE, UNet, UNetConfig
@@ -13,6 +15,7 @@ from .posterior import q_posterior, reverse_variance
 from .prediction import (
     as_eps_model,
     clip_x_0,
+    compiled,
     eps_to_score,
     eps_to_v,
     eps_to_x_0,

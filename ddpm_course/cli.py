@@ -17,7 +17,7 @@ from .checkpoint import Trained, find_checkpoint, load_classifier, load_model, l
 from .cli_train import Export, Train
 from .data import check_images, load
 from .errors import CheckpointError, ConfigError, CourseError, DataError, NonFiniteError, one_of
-from .prediction import EpsModel, clip_x_0
+from .prediction import EpsModel, as_eps_model, clip_x_0, compiled
 from .sampling import Step, ddim_stepper, ddpm_stepper, time_grid, trajectory
 from .schedule import NoiseSchedule
 from .scores import common_n, evaluate
@@ -72,6 +72,8 @@ class Sample:
     """Pictures at a time; part of what the seed determines."""
     device: str = "cpu"
     """Where the network runs, for instance cuda."""
+    compile: bool = False
+    """Compile the network first: a minute at the start, faster steps (CUDA graphs on a GPU)."""
     overwrite: bool = False
     """Replace files of an earlier run."""
 
@@ -101,7 +103,9 @@ class Sample:
         self.check()
         device, net = _device(self.device), trained.net.config
         trained = replace(trained, net=trained.net.to(device), schedule=trained.schedule.to(device))
-        model = clip_x_0(trained.eps_model(), trained.schedule) if self.clip else trained.eps_model()
+        fast = compiled(trained.net.eval()) if self.compile else trained.net.eval()
+        model = as_eps_model(fast, trained.schedule, trained.prediction)
+        model = clip_x_0(model, trained.schedule) if self.clip else model
         sizes = [min(self.batch_size, self.n - start) for start in range(0, self.n, self.batch_size)]
         done, frames, times = [], [], []
         with tqdm(disable=bool(os.environ.get("CI")), unit="step") as bar:

@@ -93,6 +93,20 @@ def as_eps_model(net: Callable[..., Tensor], schedule: NoiseSchedule, prediction
     return eps_model
 
 
+def compiled(net: Callable[..., Tensor], mode: str | None = "reduce-overhead", **options: object) -> Callable[..., Tensor]:
+    """The same network through torch.compile, for one shape at a time: net -> net. "reduce-overhead" replays CUDA graphs on a GPU.
+
+    A graph answers in the same memory every time; the answer is copied out of it, so the caller may keep it.
+    """
+    fast = torch.compile(net, mode=mode, **options)
+
+    def answer(x_t: Tensor, t: Tensor, **cond: object) -> Tensor:
+        """The network's answer, in memory of its own."""
+        return fast(x_t, t, **cond).clone()
+
+    return answer
+
+
 def clip_x_0(eps_model: EpsModel, schedule: NoiseSchedule, low: float = -1, high: float = 1) -> EpsModel:
     """The eps_model whose x_0_hat is clipped to [low, high], with eps derived again from it.   Ho section 3.2."""
 

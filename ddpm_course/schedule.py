@@ -36,6 +36,7 @@ class NoiseSchedule:
         if float(self.alpha_bar[-1]) <= 0:
             raise ScheduleError("alpha_bar_T underflows to 0: lower the betas or use fewer steps")
         self._alpha_bar = self.alpha_bar.tolist()  # Python floats for int times: no tensor work in sampling loops
+        self._copies: dict[torch.device, Tensor] = {}  # of alpha_bar, one for each device that has asked: copied once
 
     def __repr__(self) -> str:
         return f"NoiseSchedule(T={self.T}, alpha_bar_T={self._alpha_bar[-1]:.3g})"
@@ -58,8 +59,16 @@ class NoiseSchedule:
         self.check(t, low)
         if isinstance(t, int):
             return self._alpha_bar[t]
-        table = self.alpha_bar if self.alpha_bar.device == t.device else self.alpha_bar.to(t.device)
-        return table.index_select(0, t.reshape(-1)).reshape(-1, *[1] * (ndim - 1))
+        table = self._table(t.device)
+        return table.index_select(0, t.reshape(-1).to(table.device)).reshape(-1, *[1] * (ndim - 1))
+
+    def _table(self, device: torch.device) -> Tensor:
+        """alpha_bar where t lies, copied there once; on the CPU for a device that has no float64."""
+        if self.alpha_bar.device == device or device.type == "mps":
+            return self.alpha_bar
+        if device not in self._copies:
+            self._copies[device] = self.alpha_bar.to(device)
+        return self._copies[device]
 
     def pair(self, t: Time, s: Time | None, ndim: int = 1) -> tuple[Coefficient, Coefficient]:
         """(alpha_bar_t, alpha_bar_s) for a step between s < t; s defaults to t - 1."""
@@ -78,7 +87,7 @@ class NoiseSchedule:
     def to(self, device: torch.device | str) -> "NoiseSchedule":
         """The same schedule with its tables on `device`; they stay on the CPU where a device has no float64 (Apple MPS)."""
         moved = object.__new__(NoiseSchedule)
-        moved.__dict__.update(self.__dict__)
+        moved.__dict__.update(self.__dict__, _copies={})
         if torch.device(device).type != "mps":
             moved.beta, moved.alpha, moved.alpha_bar = (x.to(device) for x in (self.beta, self.alpha, self.alpha_bar))
         return moved

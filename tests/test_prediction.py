@@ -25,7 +25,7 @@ from ddpm_course import (
     x_0_to_v,
 )
 from ddpm_course.errors import CourseError, NonFiniteError, ShapeError, TimestepError
-from ddpm_course.prediction import TO_EPS, keep_eps, target
+from ddpm_course.prediction import TO_EPS, compiled, keep_eps, target
 from ddpm_course.schedule import SCHEDULES
 
 ALL = torch.arange(1, 1001)
@@ -172,3 +172,24 @@ def test_refusals() -> None:
     for bad in (lambda: as_eps_model(None, schedule, "x0"), lambda: target(schedule, x, 1, x, "noise")):
         with pytest.raises(CourseError, match="unknown prediction"):
             bad()
+
+
+def test_a_compiled_network_answers_the_same_and_in_memory_of_its_own() -> None:
+    memory = torch.zeros(2, 3)
+
+    def net(x_t: Tensor, t: Tensor, scale: float = 1.0) -> Tensor:
+        memory.copy_(scale * x_t * t[:, None])  # as a CUDA graph does, every answer goes to the same place
+        return memory
+
+    fast, x, t = compiled(net, mode=None, backend="eager"), torch.randn(2, 3), torch.tensor([1, 2])
+    first = fast(x, t)
+    kept = first.clone()
+    torch.testing.assert_close(fast(x, t, scale=2.0), 2 * kept)
+    assert torch.equal(first, kept)
+
+
+def test_a_compiled_network_is_compiled_in_the_mode_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(torch, "compile", lambda net, **options: asked.append(options) or net)
+    compiled(lambda x, t: x), compiled(lambda x, t: x, mode="max-autotune")
+    assert asked == [{"mode": "reduce-overhead"}, {"mode": "max-autotune"}]

@@ -101,7 +101,7 @@ class UNet(nn.Module):
         middle = self._attention(widths[-1]) if config.middle_attention else nn.Identity()
         self.middle = nn.ModuleList([self._res(widths[-1], widths[-1]), middle, self._res(widths[-1], widths[-1])])
         self.up = self._decoder(skips)
-        self.norm_out, self.conv_out = group_norm(base, config.groups), nn.Conv2d(base, config.channels * fold, 3, padding=1)
+        self.norm_out, self.conv_out = group_norm(widths[0], config.groups), nn.Conv2d(widths[0], config.channels * fold, 3, padding=1)
 
     def _res(self, in_channels: int, out_channels: int) -> ResBlock:
         config = self.config
