@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from ddpm_course import ddim_sample, linear_schedule, rescale_zero_terminal_snr, time_grid, trajectory
+from ddpm_course import ddim_sample, linear_schedule, quadratic_schedule, rescale_zero_terminal_snr, time_grid, trajectory
 from ddpm_course.errors import CourseError, ShapeError, TimestepError
 from ddpm_course.exact import ExactGaussian, GaussianMixture
+from ddpm_course.prediction import as_eps_model, eps_to_v
 from ddpm_course.sampling import ddim_stepper, last
 from ddpm_course.solvers import (
     ddim_invert,
@@ -189,6 +190,18 @@ def test_a_schedule_that_ends_in_almost_no_signal() -> None:
     model = SMOOTH.eps_model(flat)
     x = heun_sample(model, flat, (2000, 2), num_steps=12, generator=seed(1)).double()
     assert x.isfinite().all() and float((x.mean(0) - SMOOTH.sample(2000, seed(2)).mean(0)).abs().max()) < 0.1
+
+
+def test_with_almost_no_signal_at_the_end_v_forgives_what_eps_does_not() -> None:
+    """Both networks are wrong by 0.01 everywhere. At T that moves x_0_hat by 10 or by 0.01; ten steps do not repair the former."""
+    flat = rescale_zero_terminal_snr(quadratic_schedule(1000, 0.00085, 0.012), 1e-6)
+    perfect = ExactGaussian(torch.ones(1), torch.full((1, 1), 0.25)).eps_model(flat)
+    x_T = torch.randn(2000, 1, generator=seed(3), dtype=torch.float64)
+    mean = lambda model: float(ddim_sample(model, flat, x_T=x_T, num_steps=10).mean())  # noqa: E731
+    by_eps = mean(as_eps_model(lambda x, t: perfect(x, t) + 0.01, flat, "eps"))
+    by_v = mean(as_eps_model(lambda x, t: eps_to_v(flat, x, t, perfect(x, t)) + 0.01, flat, "v"))
+    exact = mean(perfect)
+    assert abs(by_v - exact) < 0.02 and exact - by_eps > 0.15
 
 
 # --- inversion -------------------------------------------------------------------------------------------------------
