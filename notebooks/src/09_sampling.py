@@ -288,7 +288,7 @@ torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-9)
 print("1,000 steps by hand = package: True")
 
 # %% [markdown]
-# And every single step, with each variance, for small steps and jumps. The right side is written with $\hat x_0$, so it shares no line with the package's $\hat\varepsilon$ form. The times also go in as a tensor, one for each example of a batch.
+# And every single step, with each variance, for small steps and jumps. The right side is written with $\hat x_0$, so it shares no line with the package's $\hat\varepsilon$ form. The times also go in as a tensor, one for each example of a batch, and the variance as a function of our own.
 
 # %%
 def my_jump(x_t, eps, t, s, z, var):
@@ -306,6 +306,12 @@ for t, s in ((1, 0), (2, 1), (500, 499), (1000, 999), (1000, 900), (500, 20), (3
         torch.testing.assert_close(ddpm_step(schedule, x, e, t, s, fresh, var), wanted, rtol=0, atol=1e-10)
         as_tensors = ddpm_step(schedule, x, e, torch.full((4,), t), torch.full((4,), s), fresh, var)
         torch.testing.assert_close(as_tensors, wanted, rtol=0, atol=1e-10)
+late, early = torch.tensor([1000, 500, 500, 300]), torch.tensor([900, 499, 20, 0])  # each example at its own times
+own = lambda t, s: 0.5 * (1 - schedule.alpha_bar[t] / schedule.alpha_bar[s])  # a variance of our own: half of beta
+mixed = ddpm_step(schedule, x, e, late, early, fresh, own)
+for k, (t, s) in enumerate(zip(late.tolist(), early.tolist(), strict=True)):
+    wanted = my_jump(x[k], e[k], t, s, 0.5**0.5 * fresh[k], "beta")
+    torch.testing.assert_close(mixed[k], wanted, rtol=0, atol=1e-10)
 print("every step and jump = package: True")
 
 # %% [markdown]
@@ -321,6 +327,9 @@ drawn = ddpm_sample(blob.eps_model(schedule), schedule, (4000, 2), generator=see
 mean_error = (drawn.mean(0) - blob.mean).abs().max()
 cov_error = (drawn.T.cov() - blob.cov).abs().max()
 assert mean_error < 4 * (0.5 / 4000) ** 0.5 and cov_error < 4 * 0.5 * (2 / 4000) ** 0.5 + 0.01
+half = float(schedule.alpha_bar[400])  # on the way, too: a Gaussian, made narrower and then blurred
+torch.testing.assert_close(blob.diffused(half).mean, half**0.5 * blob.mean)
+torch.testing.assert_close(blob.diffused(half).cov, half * blob.cov + (1 - half) * torch.eye(2, dtype=torch.float64))
 print("mean", [round(v, 1) for v in drawn.mean(0).tolist()], " wanted", blob.mean.tolist())
 print("largest error of mean and covariance below 0.05:", bool(mean_error < 0.05), bool(cov_error < 0.05))
 
@@ -374,6 +383,15 @@ for _ in range(1000):
     torch.randn(3, 2, generator=counted)
 ddpm_sample(oracle, schedule, (3, 2), generator=used)
 print("same seed, same samples: True;  exactly 1,000 draws:", torch.equal(counted.get_state(), used.get_state()))
+
+# %% [markdown]
+# The walk itself can be watched. `trajectory` yields the time, the state and the guess, the start first and the result last. It also takes an `edit`, which may change each new $x_s$ and is told $s$; the chapter on editing lives from that. Four steps:
+
+# %%
+told = []
+walk = trajectory(ddpm_stepper(oracle, schedule, generator=seeded(8)), start, time_grid(1000, 4), edit=lambda x_s, s: told.append(s) or x_s)
+print("yields t =", [t for t, _, _ in walk], "  the edit is told s =", told)
+assert told == [750, 500, 250, 0]
 
 # %%
 same_start = torch.randn(1, 2, generator=seeded(9)).repeat(600, 1)
@@ -679,6 +697,8 @@ def poisoned(x_t, t):
 
 silent = ddpm_sample(poisoned, schedule, (4, 2), generator=seeded(23))
 print(f"without a guard: {int(silent.isfinite().sum())} of {silent.numel()} numbers are finite, and no message")
+healthy, at_500 = torch.randn(4, 2, generator=seeded(24)), torch.full((4,), 500)
+assert torch.equal(guard_finite(oracle)(healthy, at_500), oracle(healthy, at_500))  # a good answer passes as it is
 try:
     ddpm_sample(guard_finite(poisoned), schedule, (4, 2), generator=seeded(23))
 except CourseError as error:
