@@ -28,6 +28,7 @@ SAMPLERS: dict[str, dict[str, tuple[str, int]]] = {  # checkpoint -> heading -> 
 }
 TERMS = 10  # terms of the bound for each picture and seed
 SOME_TIMES = (*range(1, 13), 15, 18, 22, 27, 33, 40, 50, 65, 80, 100, 130, 160, 200, 300, 400, 550, 700, 850, 1000)
+RULER = {"digits-classes": "digits"}  # checkpoint -> whose classifier measures it, if not its own
 CLASSES, FRECHET = "class histogram chi-square", "Fréchet distance"
 
 
@@ -38,7 +39,8 @@ def held_out(splits: Splits) -> Tensor:
 
 def checksum(name: str) -> str:
     """What the measurements depend on: the weights of the model and of the ruler."""
-    return "".join(load_tensors(ASSETS / name, part)[1]["sha256"][:6] for part in ("model", "classifier"))
+    parts = {"model": name, "classifier": RULER.get(name, name)}
+    return "".join(load_tensors(ASSETS / folder, part)[1]["sha256"][:6] for part, folder in parts.items())
 
 
 def once(file: Path, measure: Callable[[], Any]) -> Any:
@@ -126,15 +128,22 @@ def verdict(runs: list[dict[str, Any]]) -> str:
     )
 
 
+def folder_of(name: str) -> Path:
+    """Where the measurements of these weights are kept."""
+    return Path("runs") / f"card-{name}-{checksum(name)}"
+
+
+def sampler_runs(name: str, trained: Trained, sampler: str, steps: int) -> list[dict[str, Any]]:
+    """sample_scores for each seed, from the disk where they are known."""
+    file = f"{sampler}-{steps}-seed"
+    return [once(folder_of(name) / f"{file}-{seed}.json", lambda s=seed: sample_scores(name, trained, sampler, steps, s)) for seed in SEEDS]
+
+
 def scores(name: str) -> list[str]:
     """The measured part of the card: a table for each sampler over three seeds, then bits per dimension; n and floors everywhere."""
-    trained, folder = load_model(ASSETS / name), Path("runs") / f"card-{name}-{checksum(name)}"
-    lines = []
+    trained, lines = load_model(ASSETS / name), []
     for heading, (sampler, steps) in SAMPLERS[name].items():
-        runs = [
-            once(folder / f"{sampler}-{steps}-seed-{seed}.json", lambda seed=seed: sample_scores(name, trained, sampler, steps, seed))  # noqa: B023
-            for seed in SEEDS
-        ]
+        runs = sampler_runs(name, trained, sampler, steps)
         lines += [
             f"## {heading}",
             "",
@@ -142,7 +151,7 @@ def scores(name: str) -> list[str]:
         ]
         lines += ["|---|---|---|---|---|", *rows_of(runs), "", verdict(runs)]
         lines += [f"Classes 0 to 9 drawn, all seeds: {[sum(column) for column in zip(*(run['drawn'] for run in runs), strict=True)]}.", ""]
-    pairs = once(folder / "bits.json", lambda: measure_bits(trained))
+    pairs = once(folder_of(name) / "bits.json", lambda: measure_bits(trained))
     first = pairs[0]["held_out"]
     bits, floor = ([pair[part]["bits"] for pair in pairs] for part in ("held_out", "train"))
     error = max(pair["held_out"]["error"] for pair in pairs)
@@ -156,31 +165,65 @@ def scores(name: str) -> list[str]:
     ]
 
 
+def guidance_scores(name: str) -> list[str]:
+    """The measured part of the card of a network with classes: one row for each guidance scale, from guidance_scales.json."""
+    report = json.loads((Path(__file__).parent / "results" / "guidance_scales.json").read_text(encoding="utf-8"))
+    if report["weights"] != checksum(name):
+        return ["(Not scored yet: python benchmarks/guidance_scales.py.)"]
+    keys = {"asked_for": "class asked for", "frechet_distance": FRECHET, "precision": "precision", "recall": "recall", "spread": "spread"}
+    rows = [
+        f"| {scale:g} | " + " | ".join(", ".join(format(value, ".3g") for value in report[key][k]) for key in keys) + " |"
+        for k, scale in enumerate(report["scales"])
+    ]
+    found = {key: torch.tensor(values) for key, values in report["floors"].items()}
+    floors = [f"{found[key].mean():.3g} ± {found[key].std():.2g}" if key in found else "–" for key in keys]
+    return [
+        f"## {report['sampler']}, by guidance scale",
+        "",
+        f"n = {report['n']} samples a seed, each asked for the label of one held-out digit; seeds {listed(report['seeds'], 0)}. "
+        "Scale 1 is the conditional model, 0 the unconditional one. Class asked for: in the eyes of the ruler. "
+        "Spread: distance of the features from the mean of their class, that of held-out digits = 1.",
+        "",
+        f"| scale | {' | '.join(keys.values())} |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        f"| floor (5 seeds) | {' | '.join(floors)} |",
+    ]
+
+
+def measured(name: str) -> list[str]:
+    """The measured part of any card."""
+    return scores(name) if name in SAMPLERS else guidance_scores(name)
+
+
 def write_card(name: str, with_scores: bool = True) -> None:
     """The model card of a shipped checkpoint, written anew from its weights into the package."""
-    trained = load_model(ASSETS / name)
-    config, last = trained.config, trained.history[-1]
-    _, meta = load_tensors(ASSETS / name, "classifier")
+    trained, ruler = load_model(ASSETS / name), RULER.get(name, name)
+    config, last, classes = trained.config, trained.history[-1], trained.net.config.num_classes
+    _, meta = load_tensors(ASSETS / ruler, "classifier")
+    network = f"`UNetConfig.{name}()`" if not classes else f"`UNetConfig.{config['data']}()` with num_classes = {classes}"
+    again = f"train_shipped.py card {name}" if name in SAMPLERS else "guidance_scales.py"
     card = [
         f"# Model card: {name}",
         "",
         f"- Data: `{config['data']}`, training part of the split with seed 0 (see `ddpm_course/data.py`).",
-        f"- Network: `UNetConfig.{name}()`, {sum(p.numel() for p in trained.net.parameters()):,} parameters, fp16, "
+        f"- Network: {network}, {sum(p.numel() for p in trained.net.parameters()):,} parameters, fp16, "
         f"predicts {trained.prediction}; {config['schedule']} schedule, T = {trained.schedule.T}.",
         f"- Command: `python benchmarks/train_shipped.py model {name}`: {int(last['step']):,} steps of batch {config['batch_size']}, "
-        f"seed {config['seed']}, on {config['device']}, EMA {config['ema_decay']}.",
+        f"seed {config['seed']}, on {config['device']}, EMA {config['ema_decay']}"
+        + (f", labels hidden with probability {config['label_dropout']}." if classes else "."),
         f"- Loss at the end: training {last['loss']:.4f}, validation {last['val_loss']:.4f} (EMA weights).",
-        f"- Ruler: `classifier` beside it, test accuracy {meta['test_accuracy']} (n = {meta['n']}), {meta['steps']:,} steps, "
-        f"seed 0, `python benchmarks/train_shipped.py classifier {name}`.",
+        f"- Ruler: `classifier` {'beside it' if ruler == name else f'of `{ruler}`'}, test accuracy {meta['test_accuracy']} "
+        f"(n = {meta['n']}), {meta['steps']:,} steps, seed 0, `python benchmarks/train_shipped.py classifier {ruler}`.",
         "",
         "Meant for learning and tests. It draws digits in the style of its data, and nothing else.",
         "",
         f"The scores compare samples with all held-out pictures (validation and test) in the features of that classifier (64 numbers). "
         f"They are not comparable with Inception FID. The floor is the same score of training pictures in the place of samples. "
-        f"Guesses of x_0 are held in [-1, 1]. `python benchmarks/train_shipped.py card {name}` measures all of it again. "
+        f"Guesses of x_0 are held in [-1, 1]. `python benchmarks/{again}` measures all of it again. "
         f"Measured on weights `{checksum(name)}`.",
         "",
-        *(scores(name) if with_scores else ["(Not scored yet.)"]),
+        *(measured(name) if with_scores else ["(Not scored yet.)"]),
     ]
     write_atomic(ASSETS / name / "README.md", ("\n".join(card).rstrip() + "\n").encode())
     print("\n".join(card))
