@@ -1,6 +1,7 @@
 """ddpm_course: denoising diffusion, small enough to read. Time is the paper's t = 1..T; tables are float64; x_t is float32."""
 
 from .checkpoint import Trained, load_model, save_model, shipped
+from .editing import image_to_image, inpaint, super_resolve, translate
 from .elbo import VLBTerms, bits_per_dim, vae_terms, vlb_term, vlb_terms
 from .errors import CourseError
 from .exact import ExactGaussian, FiniteData, GaussianMixture

@@ -37,6 +37,15 @@ class ExactGaussian:
         identity = torch.eye(len(self.cov), dtype=torch.float64)
         return ExactGaussian(alpha_bar**0.5 * self.mean, alpha_bar * self.cov + (1 - alpha_bar) * identity)
 
+    def given(self, mask: Tensor, values: Tensor) -> "ExactGaussian":
+        """The law of x_0 given that x_0[mask] = values[mask]; mask (*event) boolean. What is known has variance 0."""
+        known, wanted = mask.flatten(), torch.as_tensor(values).double().flatten()
+        gain = torch.linalg.solve(self.cov[known][:, known], self.cov[known]).T  # (D, known): what a surprise there says here
+        mean = self.mean.flatten() + gain @ (wanted - self.mean.flatten())[known]
+        cov = self.cov - gain @ self.cov[known]
+        cov[known], cov[:, known] = 0.0, 0.0
+        return ExactGaussian(mean.reshape(self.event), (cov + cov.T) / 2)
+
     def eps_model(self, schedule: NoiseSchedule) -> EpsModel:
         """E[eps | x_t] = sqrt(1 - alpha_bar) (alpha_bar cov + (1 - alpha_bar) I)^-1 (x_t - sqrt(alpha_bar) mean)."""
 
