@@ -1,4 +1,4 @@
-"""Editing pictures while they are sampled: what changes the state is an edit (x_s, s) -> x_s; a pair (t, s) with s > t goes back up in time."""
+"""Editing while sampling: what changes the state is an edit (x_s, s) -> x_s; a pair (t, s) with s > t goes back up in time."""
 
 from collections.abc import Sequence
 
