@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import ShapeError, ValueCourseError, one_of
+from .errors import ConfigError, ShapeError, ValueCourseError, one_of
 from .forward import draw
 from .posterior import Variance, reverse_variance
 from .prediction import TO_EPS, EpsModel, as_eps_model, eps_to_x_0
@@ -104,12 +104,15 @@ def batched_guidance(
     null: dict[str, Tensor],
     scale: float,
     prediction: str = "eps",
+    rescale: float = 0.0,
 ) -> EpsModel:
     """classifier_free with one network and both branches in one forward pass; scales 0 and 1 run one branch only.   CFG eq. 6.
 
     cond, null: the network's keywords, each (B, ...) as x_t or (1, ...) for all. eps, v and x_0 blend alike: each is affine in the others.
+    rescale: share by which the blend, as the network's own kind, goes back to the spread of the conditional one (ZTSNR section 3.4).
     """
     one_of("prediction", prediction, TO_EPS)
+    check_share(rescale)
     if cond.keys() != null.keys():
         raise ValueCourseError(f"cond has {sorted(cond)}, null has {sorted(null)}: both need the same keywords")
     if scale in (0, 1):
@@ -119,7 +122,7 @@ def batched_guidance(
         """The blended prediction, as the network's own kind."""
         words = {key: torch.cat([spread(value, len(x_t)), spread(null[key], len(x_t))]) for key, value in cond.items()}
         conditional, unconditional = net(torch.cat([x_t, x_t]), torch.cat([t, t]), **words).chunk(2)
-        return blend(conditional, unconditional, scale)
+        return with_spread_of(conditional, blend(conditional, unconditional, scale), rescale)
 
     return as_eps_model(both, schedule, prediction)
 
@@ -129,6 +132,19 @@ def _one_branch(net: Callable[..., Tensor], schedule: NoiseSchedule, cond: dict[
     return as_eps_model(lambda x_t, t: net(x_t, t, **{key: spread(x, len(x_t)) for key, x in cond.items()}), schedule, prediction)
 
 
+def label_guided(
+    net: Callable[..., Tensor], schedule: NoiseSchedule, label: int, num_classes: int, scale: float = 1.0, prediction: str = "eps"
+) -> EpsModel:
+    """batched_guidance of a network with this many classes towards one label; the label num_classes stands for "none".   CFG eq. 6."""
+    if num_classes == 0:
+        raise ConfigError(f"label = {label}: this network has no classes; take one trained with num_classes > 0, such as digits-classes")
+    if not 0 <= label < num_classes:
+        raise ConfigError(f"label = {label} must lie in 0..{num_classes - 1}: this network has {num_classes} classes")
+    device = schedule.beta.device
+    y, null = (torch.tensor([value], device=device) for value in (label, num_classes))
+    return batched_guidance(net, schedule, {"y": y}, {"y": null}, scale, prediction)
+
+
 def spread(value: Tensor, size: int) -> Tensor:
     """A condition (1, ...) for each of `size` examples; one that is (size, ...) already stays."""
     if len(value) not in (1, size):
@@ -136,16 +152,25 @@ def spread(value: Tensor, size: int) -> Tensor:
     return value.expand(size, *value.shape[1:]) if len(value) == 1 else value
 
 
-def rescaled(guided: EpsModel, conditional: EpsModel, share: float = 0.7) -> EpsModel:
-    """Guidance that keeps the spread of the conditional eps: scaled to its standard deviation, by this share.   ZTSNR section 3.4."""
+def check_share(share: float) -> None:
+    """Refuse a share of rescaling outside [0, 1]."""
     if not 0 <= share <= 1:
         raise ValueCourseError(f"share = {share} must lie in [0, 1]: 0 leaves guidance as it is, 1 rescales fully")
 
-    def model(x_t: Tensor, t: Tensor) -> Tensor:
-        """eps with the spread put right, example by example."""
-        eps, wanted = guided(x_t, t), conditional(x_t, t)
-        axes: Any = tuple(range(1, x_t.ndim))
-        ratio = wanted.std(axes, keepdim=True) / eps.std(axes, keepdim=True)
-        return eps * (share * ratio + 1 - share)
 
-    return model
+def with_spread_of(like: Tensor, value: Tensor, share: float) -> Tensor:
+    """value, example by example brought to the standard deviation of `like`, by this share.   ZTSNR section 3.4."""
+    if share == 0:
+        return value
+    axes: Any = tuple(range(1, value.ndim))
+    ratio = like.std(axes, keepdim=True) / value.std(axes, keepdim=True)
+    return value * (share * ratio + 1 - share)
+
+
+def rescaled(guided: EpsModel, conditional: EpsModel, share: float = 0.7) -> EpsModel:
+    """Guidance that keeps the spread of the conditional eps: scaled to its standard deviation, by this share.   ZTSNR section 3.4.
+
+    eps has standard deviation 1 whatever the picture, so this does little; the paper rescales v: see batched_guidance(rescale=...).
+    """
+    check_share(share)
+    return lambda x_t, t: with_spread_of(conditional(x_t, t), guided(x_t, t), share)

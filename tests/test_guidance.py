@@ -5,12 +5,13 @@ import torch
 from torch import Tensor
 
 from ddpm_course import GaussianMixture, UNet, UNetConfig, as_eps_model, cosine_schedule, ddim_sample, ddpm_sample, linear_schedule
-from ddpm_course.errors import ShapeError, ValueCourseError
+from ddpm_course.errors import ConfigError, ShapeError, ValueCourseError
 from ddpm_course.guidance import (
     batched_guidance,
     blend,
     classifier_free,
     classifier_guided,
+    label_guided,
     mean_shift_stepper,
     rescaled,
     scale_from_w,
@@ -171,6 +172,19 @@ def test_one_forward_pass_equals_two(net: UNet, prediction: str) -> None:
 
 
 @torch.no_grad()
+def test_one_label_for_a_whole_batch(net: UNet) -> None:
+    x, t = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([10, 900])
+    wanted = batched_guidance(net, SCHEDULE, {"y": torch.tensor([2, 2])}, {"y": torch.tensor([3])}, 2.5, "v")(x, t)
+    assert torch.equal(label_guided(net, SCHEDULE, 2, 3, 2.5, "v")(x, t), wanted)
+    assert torch.equal(label_guided(net, SCHEDULE, 2, 3)(x, t), as_eps_model(net, SCHEDULE, y=torch.tensor([2, 2]))(x, t))
+    with pytest.raises(ConfigError, match="no classes"):
+        label_guided(net, SCHEDULE, 0, 0)
+    for label in (-1, 3):
+        with pytest.raises(ConfigError, match=r"must lie in 0\.\.2: this network has 3 classes"):
+            label_guided(net, SCHEDULE, label, 3)
+
+
+@torch.no_grad()
 def test_rescaling_restores_the_spread(net: UNet) -> None:
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([300, 600])
     conditional, other = (as_eps_model(net, SCHEDULE, y=torch.full((2,), label)) for label in (0, 3))
@@ -178,6 +192,21 @@ def test_rescaling_restores_the_spread(net: UNet) -> None:
     std = lambda model: model(x, t).flatten(1).std(1)  # noqa: E731
     torch.testing.assert_close(std(rescaled(strong, conditional, 1.0)), std(conditional), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(rescaled(strong, conditional, 0.0)(x, t), strong(x, t))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_one_pass_rescales_the_networks_own_answer(net: UNet, prediction: str) -> None:
+    x, t = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([300, 600])
+    y, null = torch.tensor([0, 2]), torch.tensor([3])
+    a, b = net(x, t, y=y), net(x, t, y=null.expand(2))
+    strong = b + 8 * (a - b)
+    ratio = (a.flatten(1).std(1) / strong.flatten(1).std(1))[:, None, None, None]
+    wanted = as_eps_model(lambda *_: 0.7 * ratio * strong + 0.3 * strong, SCHEDULE, prediction)(x, t)
+    found = batched_guidance(net, SCHEDULE, {"y": y}, {"y": null}, 8.0, prediction, rescale=0.7)(x, t)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueCourseError, match=r"share = -1 must lie in \[0, 1\]"):
+        batched_guidance(net, SCHEDULE, {"y": y}, {"y": null}, 8.0, rescale=-1)
 
 
 def test_refusals(net: UNet) -> None:
