@@ -1,5 +1,6 @@
 """The command line's train and export: python -m ddpm_course train --data FOLDER --out runs/mine."""
 
+import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +10,7 @@ import tyro
 from .checkpoint import find_checkpoint, load_model
 from .config import TrainConfig, net_for
 from .data import Splits, load
-from .errors import CheckpointError
+from .errors import CheckpointError, ConfigError
 from .models import UNetConfig
 
 PRESETS = {"digits": UNetConfig.digits, "mnist": UNetConfig.mnist, "cifar10": UNetConfig.cifar10, "celebahq": UNetConfig.celebahq}
@@ -37,11 +38,16 @@ class Train(TrainConfig):
         C, H, _ = data.train.images.shape[1:]
         own = {f.name for f in fields(TrainConfig)}
         config = TrainConfig(**{key: getattr(self, key) for key in own})
-        net = net_for(config, (C, H, H)) if self.preset == "auto" else replace(PRESETS[self.preset](), image_size=H, channels=C)
-        if self.base_channels:
+        net = net_for(config, (C, H, H))
+        if self.preset != "auto":
+            net = replace(PRESETS[self.preset](), image_size=H, channels=C, pad=True)
+            net = replace(net, pad=H % net.multiple > 0)
+        if self.base_channels is not None:
             net = replace(net, base_channels=self.base_channels)
         if self.classes:
-            net = replace(net, num_classes=int(data.train.labels.max()) + 1)
+            net = replace(net, num_classes=1 + max(int(part.labels.max()) for part in data))
+            if net.num_classes < 2:
+                raise ConfigError(f"--classes: all pictures of {self.data} are of one class; put them into one subfolder a class")
         return replace(config, net=net), data
 
     def run(self) -> None:
@@ -50,6 +56,8 @@ class Train(TrainConfig):
 
         config, data = self.resolved()
         last = train(config, data).history[-1]
+        if int(os.environ.get("RANK", 0)):  # one of several processes, and not the first
+            return
         print(f"{self.out}: {int(last['step']):,} steps, loss {last['loss']:.4f}, validation {last['val_loss']:.4f}")
         print(f"samples: python -m ddpm_course sample --checkpoint {self.out} --out samples")
 

@@ -10,6 +10,11 @@ from .models import UNetConfig
 from .prediction import TO_EPS
 from .schedule import SCHEDULES
 
+COUNTS = ("steps", "batch_size", "micro_batches", "log_every", "save_every", "keep_last", "workers")
+MANY = 2**31 - 1
+RANGES = {"lr": (0, 1e6), "warmup": (0, MANY), "final_lr": (0, 1), "weight_decay": (0, 1e6), "label_dropout": (0, 1)}
+RANGES |= {"sample_every": (0, MANY), "seed": (-MANY, MANY)}
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -83,11 +88,17 @@ class TrainConfig:
         one_of("precision", self.precision, ("fp32", "bf16", "fp16"))
         one_of("compile", self.compile, ("off", "default", "reduce-overhead", "max-autotune"))
         one_of("device", self.device, ("cpu", "cuda", "auto"))
-        for name in ("steps", "batch_size", "micro_batches", "lr", "grad_clip", "log_every", "save_every", "keep_last", "workers"):
+        for name in (*COUNTS, "num_timesteps", "warmup", "sample_every", "seed"):
+            if not isinstance(getattr(self, name), int):
+                raise ConfigError(f"{name} = {getattr(self, name)} must be a whole number")
+        for name in (*COUNTS, "lr", "grad_clip"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be greater than 0")
-        if not 0 <= self.label_dropout <= 1:
-            raise ConfigError(f"label_dropout = {self.label_dropout} must lie in [0, 1]")
+        for name, (low, high) in RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name} = {getattr(self, name)} must lie in [{low:g}, {high:g}]")
+        if self.image_size is not None and not self.image_size >= 4:
+            raise ConfigError(f"image_size = {self.image_size} must be at least 4")
         if self.out is None and (self.tensorboard or self.sample_every):
             raise ConfigError("tensorboard and sample_every write files: name a folder with out")
 
@@ -121,9 +132,9 @@ def net_for(config: TrainConfig, shape: tuple[int, ...]) -> UNetConfig:
         return config.net
     if len(shape) != 3:
         raise ConfigError(f"data of shape (N, {', '.join(map(str, shape))}) are no pictures: pass your own net to train(config, data, net)")
-    C, H, _ = shape
+    C, H, W = shape
     if H < 16:
-        return replace(UNetConfig.digits(), image_size=H, channels=C, pad=H % 2 > 0, attention_sizes=(-(-H // 2),))
+        return replace(UNetConfig.digits(), image_size=H, channels=C, pad=H % 2 + W % 2 > 0, attention_sizes=(-(-H // 2),))
     multipliers = {0: (1, 2), 1: (1, 2, 2)}.get((H > 32) + (H > 64), (1, 2, 2, 2))
     small = replace(UNetConfig.mnist(), image_size=H, channels=C, multipliers=multipliers, pad=True)
-    return replace(small, pad=H % small.multiple > 0, attention_sizes=small.level_sizes()[-1:])
+    return replace(small, pad=H % small.multiple + W % small.multiple > 0, attention_sizes=small.level_sizes()[-1:])

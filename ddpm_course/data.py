@@ -75,6 +75,8 @@ def load(name: str, seed: int = 0, image_size: int | None = None) -> Splits:
 
     One's own pictures come as bytes, cut to squares of image_size (by default their median shorter side, at most 64).
     """
+    if name in DATASETS and image_size is not None:
+        raise DataError(f"{name} has its own size; image_size = {image_size} is for pictures of your own")
     if name in DATASETS:
         return DATASETS[name](seed)
     if not is_own(name):

@@ -9,12 +9,25 @@ from torch import Tensor
 
 from .checkpoint import rng
 from .config import TrainConfig
-from .data import Split, random_flip
+from .data import Split, Splits, check_images, random_flip
+from .errors import DataError
 from .pictures import Pictures, to_float
 
 # (split, index (B,), generator) -> keywords for the network; without a generator (in validation) nothing is dropped
 Condition = Callable[[Split, Tensor, torch.Generator | None], dict[str, Tensor]]
 AHEAD = 4  # batches that are decoded ahead of time
+
+
+def check_splits(splits: Splits, name: str) -> None:
+    """Refuse what cannot be trained on: nothing, labels that do not fit, other than bytes or float32, values outside [-1, 1]."""
+    for part, (images, labels) in zip(("train", "val"), splits[:2], strict=True):
+        if len(images) == 0 or len(images) != len(labels):
+            raise DataError(f"the {part} part of {name!r} has {len(images)} pictures and {len(labels)} labels; give one label a picture")
+        if isinstance(images, Tensor):
+            if images.dtype not in (torch.uint8, torch.float32):
+                raise DataError(f"{name!r} is {images.dtype}; give bytes (torch.uint8) or float32 in [-1, 1]")
+            if images.is_floating_point() and images.ndim == 4:
+                check_images(images, name)
 
 
 def batch_indices(config: TrainConfig, n: int, step: int) -> Tensor:
@@ -60,6 +73,8 @@ class Feed:
         self.config, self.device, share = config, device, config.batch_size // processes
         self.mine = slice(rank * share, (rank + 1) * share)
         self.images = images.to(device) if isinstance(images, Tensor) else images
+        if isinstance(images, Pictures):
+            images.workers = config.workers
         self._epoch, self._order = -1, torch.empty(0)
         self._pool, self._coming = ThreadPoolExecutor(1), dict[int, Future[Tensor]]()
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from .errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 RESIDENT = 2**31  # bytes: what is smaller than this is decoded once and kept
+LOOKS = 500  # pictures that are looked at for size and colour, spread over all of them
 
 
 def to_bytes(picture: Image.Image, size: int, channels: int) -> Tensor:
@@ -22,8 +23,9 @@ def to_bytes(picture: Image.Image, size: int, channels: int) -> Tensor:
 
     Grey, RGB, RGBA, palette and 16-bit grey are understood; DataError for floating-point and other modes.
     """
+    wide = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")  # older pillows say I
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I;16"):  # 0..65535; converting would clip it at 255
+    if wide:  # 0..65535; converting would clip it at 255
         picture = Image.fromarray(np.round(np.asarray(picture).astype(np.float64) / 257).astype(np.uint8))
     if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
         raise DataError(f"pictures of mode {picture.mode!r} are not understood; save them as 8-bit or 16-bit PNG")
@@ -34,7 +36,7 @@ def to_bytes(picture: Image.Image, size: int, channels: int) -> Tensor:
 
 
 class Pictures:
-    """N pictures that are decoded when they are taken. open_one(key) gives an open picture, names[i] what to call it in an error."""
+    """N pictures that are decoded when they are taken, by so many threads. open_one(key) gives an open picture; errors name the key."""
 
     def __init__(self, open_one: Callable[[Any], Image.Image], keys: Sequence[Any], size: int, channels: int, workers: int = 4) -> None:
         self.open_one, self.keys, self.size, self.channels, self.workers = open_one, list(keys), size, channels, workers
@@ -56,7 +58,7 @@ class Pictures:
         try:
             with self.open_one(self.keys[i]) as picture:
                 return to_bytes(picture, self.size, self.channels)
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except Exception as error:  # decoders raise all kinds on damaged files
             raise DataError(f"cannot read picture {self.keys[i]}: {error}; mend it or take it out") from error
 
     def take(self, indices: Sequence[int]) -> Tensor:
@@ -82,20 +84,31 @@ def _guess(looks: list[tuple[str, tuple[int, int]]], image_size: int | None) -> 
 
 
 def folder(path: str | Path, image_size: int | None = None) -> tuple[Pictures, Tensor]:
-    """All pictures below a folder, and labels (N,): the number of the subfolder each lies in, by name (0 without subfolders)."""
+    """All pictures below a folder, and labels (N,): the number of the subfolder each lies in, by name (0 without subfolders).
+
+    What is hidden (.git, .ipynb_checkpoints) is left out. Pictures beside the subfolders are a class of their own, the first.
+    """
     root = Path(path)
     if not root.is_dir():
         raise DataError(f"{path} is no folder; give one with pictures ({', '.join(SUFFIXES)}), or the name of a data set")
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    found = (p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = sorted(p for p in found if not any(part.startswith(".") for part in p.parts))
     if not files:
         raise DataError(f"{path} holds no pictures ({', '.join(SUFFIXES)})")
-    looks = [look for path in files[:: max(1, len(files) // 50)] if (look := _look(path))]
+    looks = [look for p in files[:: -(-len(files) // LOOKS)] if (look := _look(root / p))]
     if not looks:
-        raise DataError(f"none of the pictures in {path} can be read; the first is {files[0].name}")
+        raise DataError(f"none of the pictures in {path} can be read; the first is {files[0]}")
     size, channels = _guess(looks, image_size)
-    classes = sorted({p.relative_to(root).parts[0] for p in files if len(p.relative_to(root).parts) > 1})
-    labels = [classes.index(p.relative_to(root).parts[0]) if len(p.relative_to(root).parts) > 1 else 0 for p in files]
-    return Pictures(Image.open, files, size, channels), torch.tensor(labels)
+    classes = [p.parts[0] if len(p.parts) > 1 else "" for p in files]
+    return Pictures(Image.open, [root / p for p in files], size, channels), numbered(classes)
+
+
+def numbered(labels: Sequence[Any]) -> Tensor:
+    """Labels as numbers (N,) long: whole numbers from 0 as they are; anything else numbered in alphabetical order."""
+    if all(isinstance(y, int) and y >= 0 for y in labels):
+        return torch.tensor(labels, dtype=torch.long)
+    place = {name: i for i, name in enumerate(sorted({str(y) for y in labels}))}
+    return torch.tensor([place[str(y)] for y in labels])
 
 
 def _look(path: Path) -> tuple[str, tuple[int, int]] | None:
@@ -103,7 +116,7 @@ def _look(path: Path) -> tuple[str, tuple[int, int]] | None:
     try:
         with Image.open(path) as picture:
             return picture.mode, picture.size
-    except (OSError, UnidentifiedImageError):
+    except Exception:  # as in decode
         return None
 
 
@@ -119,15 +132,31 @@ def hub(name: str, image_size: int | None = None) -> tuple[Pictures, Tensor]:
     try:
         data = datasets.load_dataset(*(("parquet",) if local else (name,)), data_files=name if local else None, split="train")
     except Exception as error:  # the library raises its own kinds for each of: no network, no such name, no such split
-        raise DataError(f"cannot load {name!r} through `datasets`: {str(error).splitlines()[0]}") from error
+        raise DataError(f"cannot load {name!r} through `datasets`: {(str(error) or repr(error)).splitlines()[0]}") from error
+    for key, kind in data.features.items():  # a parquet file that another tool wrote: pictures as a struct of bytes and path
+        if isinstance(kind, dict) and kind.keys() == {"bytes", "path"}:
+            data = data.cast_column(key, datasets.Image())
     columns = [key for key, kind in data.features.items() if isinstance(kind, datasets.Image)]
     if not columns:
         raise DataError(f"{name} has no column of pictures; its columns: {', '.join(data.features)}")
     classes = [key for key, kind in data.features.items() if isinstance(kind, datasets.ClassLabel) or key == "label"]
-    some = [data[i][columns[0]] for i in range(0, len(data), max(1, len(data) // 50))]
-    size, channels = _guess([(picture.mode, picture.size) for picture in some], image_size)
-    labels = torch.tensor(data[classes[0]]) if classes else torch.zeros(len(data), dtype=torch.long)
-    return Pictures(lambda i: data[i][columns[0]], range(len(data)), size, channels), labels
+    labels = numbered(list(data[classes[0]])) if classes else torch.zeros(len(data), dtype=torch.long)
+    return _rows(data, columns[0], name, image_size), labels
+
+
+def _rows(data: Any, column: str, name: str, image_size: int | None) -> Pictures:
+    """The pictures in this column of a `datasets` table; a key is "row i of name"."""
+    keys, row = [f"row {i} of {name}" for i in range(len(data))], lambda key: data[int(key.split()[1])][column]
+    looks = []
+    for key in keys[:: -(-len(keys) // LOOKS) or 1]:
+        try:
+            picture = row(key)
+            looks.append((picture.mode, picture.size))
+        except Exception as error:  # as in decode
+            raise DataError(f"cannot read the picture in {key}: {error}") from error
+    if not looks:
+        raise DataError(f"{name} has no rows")
+    return Pictures(row, keys, *_guess(looks, image_size))
 
 
 def is_own(name: str) -> bool:

@@ -1,6 +1,7 @@
 """Where a training run lives: its devices and processes, and its folder - a lock, the last few states with a way back, the log."""
 
 import csv
+import importlib.util
 import io
 import json
 import os
@@ -12,13 +13,14 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
+from torch import Tensor, nn
 
 from .checkpoint import load_tensors, save_tensors, write_atomic
 from .config import TrainConfig
 from .errors import CheckpointError, ConfigError, NonFiniteError
 
 STATE = re.compile(r"state-(\d{8})\.json")
+TEMPORARY = re.compile(r"\..+\.(json|safetensors|csv|png)\.\w{8}")  # as write_atomic names them
 
 
 def restore_tuples(x: Any) -> Any:
@@ -30,19 +32,55 @@ def restore_tuples(x: Any) -> Any:
 
 def accelerator_for(config: TrainConfig) -> Any:
     """Hugging Face's Accelerator: it knows the device, the number of processes and the precision."""
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import GradientAccumulationPlugin
 
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device = 'cuda': this machine or this torch has none; take 'cpu' or 'auto'")
+    if config.tensorboard and not (importlib.util.find_spec("tensorboard") or importlib.util.find_spec("tensorboardX")):
+        raise ConfigError('tensorboard is not installed: pip install "ddpm-course[tensorboard]", or leave it off; there is log.csv, too')
     AcceleratorState._reset_state()  # a notebook may train twice, with another precision
     if not torch.distributed.is_initialized():
         PartialState._reset_state()
-    precision, log_with = "no" if config.precision == "fp32" else config.precision, "tensorboard" if config.tensorboard else None
+    idle = config.net is not None and config.net.time_as == "none"  # its time embedding gets no gradient
     try:
-        return Accelerator(mixed_precision=precision, cpu=config.device == "cpu", log_with=log_with, project_dir=config.out)
+        accelerator = Accelerator(
+            mixed_precision="no" if config.precision == "fp32" else config.precision,
+            cpu=config.device == "cpu",
+            log_with="tensorboard" if config.tensorboard else None,
+            project_dir=config.out,
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # not the launcher's: micro_batches does it
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=idle)],
+        )
     except ValueError as error:
         raise ConfigError(f"accelerate refuses precision {config.precision} on device {config.device}: {error}") from error
+    if accelerator.distributed_type.value not in ("NO", "MULTI_CPU", "MULTI_GPU"):
+        raise ConfigError(f"{accelerator.distributed_type.value} cuts the network up, states and averages need it whole: launch without it")
+    return accelerator
+
+
+def pack(net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All tensors of a run under one name each, copied to the CPU."""
+    tensors = {f"net.{k}": x for k, x in net.state_dict().items()} | {f"ema.{k}": x for k, x in ema.state_dict().items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{k}": x for k, x in state.items()}
+    return {name: x.detach().to("cpu", copy=True) for name, x in tensors.items()}
+
+
+def unpack(tensors: dict[str, Tensor], net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put what pack took back into its places. CheckpointError if they are those of another network."""
+    part = lambda name: {k.removeprefix(name): x for k, x in tensors.items() if k.startswith(name)}  # noqa: E731
+    try:
+        net.load_state_dict(part("net."))
+        ema.load_state_dict(part("ema."))
+        state = optimizer.state_dict()
+        for key, x in part("optimizer.").items():
+            i, name = key.split(".")
+            state["state"].setdefault(int(i), {})[name] = x
+        optimizer.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(f"the saved state belongs to another network; choose another folder ({error})") from error
 
 
 class RunFolder:
@@ -63,11 +101,20 @@ class RunFolder:
             raise CheckpointError(f"another run is writing to {self.path} ({who}); choose another folder, or stop that run") from error
         except OSError as error:
             raise CheckpointError(f"cannot write to {self.path}: {error}; choose another folder") from error
+        try:
+            self._sweep()
+            write_atomic(owner, json.dumps({"process": os.getpid(), "host": platform.node()}).encode())
+        except OSError:
+            self.unlock()
+            raise
+
+    def _sweep(self) -> None:
+        """Remove what a run left that was killed while writing: weights without a JSON, temporary files."""
         whole = {f"state-{step:08d}" for step in self.steps()}
         strays = [weights for weights in self.path.glob("state-*.safetensors") if weights.name[:14] not in whole]
-        for stray in [*strays, *self.path.glob(".*.????????")]:  # of a run that was killed while writing
-            stray.unlink(missing_ok=True)
-        write_atomic(owner, json.dumps({"process": os.getpid(), "host": platform.node()}).encode())
+        for stray in [*strays, *self.path.glob(".*.????????"), *self.path.glob("samples/.*.????????")]:
+            if stray in strays or TEMPORARY.fullmatch(stray.name):
+                stray.unlink(missing_ok=True)
 
     def unlock(self) -> None:
         """Give the folder free."""
@@ -79,12 +126,16 @@ class RunFolder:
         return sorted((int(found[1]) for path in self.path.glob("state-*.json") if (found := STATE.fullmatch(path.name))), reverse=True)
 
     def save_state(self, step: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        """Write the state of a step, then drop all but the newest keep_last. NonFiniteError, and no file, if a tensor is not finite."""
+        """Write the state of a step, then drop all but the newest keep_last. NonFiniteError, and no file, if a tensor is not finite.
+
+        States of later steps are dropped, too: they are damaged ones that this run has fallen back from.
+        """
         bad = [name for name, x in tensors.items() if x.is_floating_point() and not bool(torch.isfinite(x).all())]
         if bad:
             raise NonFiniteError(f"{bad[0]} is not finite at step {step}; nothing was written. Lower lr or grad_clip, or use fp32")
         save_tensors(self.path, f"state-{step:08d}", tensors, meta | {"step": step})
-        for old in self.steps()[self.keep_last :]:
+        kept = [at for at in self.steps() if at <= step][: self.keep_last]
+        for old in set(self.steps()) - set(kept):
             (self.path / f"state-{old:08d}.json").unlink(missing_ok=True)  # the JSON first: without it the weights do not count
             for weights in self.path.glob(f"state-{old:08d}-*.safetensors"):
                 weights.unlink(missing_ok=True)
@@ -94,7 +145,7 @@ class RunFolder:
         for step in self.steps():
             try:
                 return load_tensors(self.path, f"state-{step:08d}")
-            except CheckpointError as error:
+            except OSError as error:  # a CheckpointError, or the disk itself
                 warnings.warn(f"{error} Falling back to the state before it.", stacklevel=2)
         if self.steps():
             raise CheckpointError(f"every state in {self.path} is damaged; train again in another folder")

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,21 +13,22 @@ from tqdm import tqdm
 
 from .checkpoint import Trained, rng, save_model, write_atomic
 from .config import TrainConfig, at_scale, learning_rate, net_for
-from .data import Split, Splits, as_float, check_images, load
+from .data import Split, Splits, as_float, load
 from .ema import ema_of
-from .errors import CheckpointError
-from .feed import Condition, Feed, batch_indices, batch_noise, label_condition, part_of
+from .errors import CheckpointError, ConfigError
+from .feed import Condition, Feed, batch_indices, batch_noise, check_splits, label_condition, part_of
 from .images import png_bytes
 from .losses import diffusion_loss, min_snr_weight
 from .models import UNet
 from .prediction import as_eps_model, clip_x_0
-from .runs import FiniteWatch, RunFolder, accelerator_for, restore_tuples
+from .runs import FiniteWatch, RunFolder, accelerator_for, pack, restore_tuples, unpack
 from .sampling import ddim_sample
 from .schedule import SCHEDULES, NoiseSchedule
 
 __all__ = ["Run", "TrainConfig", "at_scale", "batch_indices", "batch_noise", "learning_rate", "train", "validation_loss"]
 
 HELD_OUT = 2000  # validation pictures that are looked at, at most
+AT_ONCE = 2**20  # numbers of them that go through the network at a time, about
 FREE = ("out", "device", "save_every", "keep_last", "sample_every", "tensorboard", "workers")  # may differ when a run goes on
 
 
@@ -37,9 +39,12 @@ def validation_loss(net: nn.Module, schedule: NoiseSchedule, x_0: Tensor, predic
     t = torch.linspace(1, schedule.T, len(x_0)).round().long()[torch.randperm(len(x_0), generator=generator)]
     eps = torch.randn(x_0.shape, generator=generator)
     training = net.training
-    loss = diffusion_loss(net.eval(), schedule, x_0, t.to(x_0.device), eps.to(x_0.device), prediction, **cond).mean()
+    net.eval()
+    t, eps, losses, size = t.to(x_0.device), eps.to(x_0.device), [], max(1, AT_ONCE // x_0[0].numel())
+    for part in (slice(start, start + size) for start in range(0, len(x_0), size)):
+        losses.append(diffusion_loss(net, schedule, x_0[part], t[part], eps[part], prediction, **part_of(cond, part)))
     net.train(training)
-    return float(loss)
+    return float(torch.cat(losses).mean())
 
 
 class Run:
@@ -51,8 +56,9 @@ class Run:
         self.config, self.step, self.history = config, 0, []
         splits = load(config.data, image_size=config.image_size) if data is None else data
         images = splits.train.images
-        if isinstance(images, Tensor) and images.is_floating_point() and images.ndim == 4:
-            check_images(images, config.data)
+        check_splits(splits, config.data)
+        if config.sample_every and (len(images.shape) != 4 or images.shape[1] not in (1, 3)):
+            raise ConfigError(f"sample_every draws grey or colour pictures, not {tuple(images.shape[1:])}: leave it 0")
         self.accelerator = accelerator_for(config)
         self.device, rank, processes = self.accelerator.device, self.accelerator.process_index, self.accelerator.num_processes
         config.check_batches(len(images), processes)
@@ -126,6 +132,7 @@ class Run:
         held_out = self.val_split.images
         cond = self.condition(self.val_split, torch.arange(len(held_out), device=self.device), None)
         val = validation_loss(self.ema.module, self.schedule, held_out, self.config.prediction, **cond)
+        self.watch.look(self.step, "validation loss", torch.tensor(val))
         self.history.append({"step": self.step, "loss": mean, "val_loss": val})
         if self.config.tensorboard:
             self.accelerator.log(self.history[-1] | {"lr": learning_rate(self.config, self.step - 1)}, step=self.step)
@@ -135,11 +142,13 @@ class Run:
         """State for resuming, and the averaged network for sampling, both atomic; by the first process alone."""
         if self.folder is None or not self.accelerator.is_main_process:
             return
-        tensors = {f"net.{k}": x for k, x in self.raw.state_dict().items()} | {f"ema.{k}": x for k, x in self.ema.state_dict().items()}
-        for i, state in self.optimizer.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": x for k, x in state.items()}
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
-        self.folder.save_state(self.step, tensors, {"history": self.history, "config": asdict(self.config), "scaler": scaler})
+        meta = {"history": self.history, "config": asdict(self.config), "scaler": scaler}
+        self.folder.save_state(self.step, pack(self.raw, self.ema, self.optimizer.optimizer), meta)
+        self.publish()
+
+    def publish(self) -> None:
+        """What belongs to the newest state: the averaged network for sampling, and the log."""
         if isinstance(self.raw, UNet):
             save_model(self.folder.path, self.trained())
         self.folder.write_log(self.history)
@@ -147,21 +156,21 @@ class Run:
     def resume(self) -> None:
         """Go on from the newest whole state in `out`, if there is one made with this configuration."""
         found = self.folder.load_state() if self.folder else None
-        if found is None:
-            return
-        tensors, meta = found
+        if found is not None:
+            self._restore(*found)
+        steps = self.accelerator.gather(torch.tensor([self.step], device=self.device)).unique().tolist()
+        if len(steps) > 1:
+            raise CheckpointError(f"processes found states of steps {steps}: {self.config.out} must lie on a disk that all of them share")
+        if found is not None and self.accelerator.is_main_process:
+            self.publish()  # a run that was killed between the state and the model
+
+    def _restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """Refuse a state of other settings; else take it."""
         mine, theirs = asdict(self.config), restore_tuples(meta["config"])
         changed = [k for k in mine if k not in FREE and str(mine[k]) != str(theirs.get(k, mine[k]))]
         if changed:
             raise CheckpointError(f"{self.config.out} holds a run with other settings ({', '.join(changed)}); choose another folder")
-        part = lambda name: {k.removeprefix(name): x for k, x in tensors.items() if k.startswith(name)}  # noqa: E731
-        self.raw.load_state_dict(part("net."))
-        self.ema.load_state_dict(part("ema."))
-        state = self.optimizer.optimizer.state_dict()
-        for key, x in part("optimizer.").items():
-            i, name = key.split(".")
-            state["state"].setdefault(int(i), {})[name] = x
-        self.optimizer.optimizer.load_state_dict(state)
+        unpack(tensors, self.raw, self.ema, self.optimizer.optimizer)
         if self.accelerator.scaler and meta.get("scaler"):
             self.accelerator.scaler.load_state_dict(meta["scaler"])
         self.step, self.history = meta["step"], meta["history"]
@@ -197,7 +206,8 @@ def _open(run: Run) -> Iterator[None]:
         run.feed.close()
         run.accelerator.unwrap_model(run.net, keep_fp32_wrapper=False)
         if run.config.tensorboard:
-            run.accelerator.end_training()
+            for tracker in run.accelerator.trackers:  # end_training would end the processes' group as well
+                tracker.finish()
         if run.folder and main:
             run.folder.unlock()
 

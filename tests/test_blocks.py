@@ -5,8 +5,19 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from ddpm_course.models.blocks import Attention, Downsample, ResBlock, Upsample, group_norm, timestep_embedding
+from ddpm_course.models.blocks import (
+    Attention,
+    CrossAttention,
+    Downsample,
+    Merge,
+    ResBlock,
+    Upsample,
+    attend,
+    group_norm,
+    timestep_embedding,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +92,71 @@ def test_down_and_up() -> None:
             layer.weight[[0, 1], [0, 1], tap[0], tap[1]] = 1
     torch.testing.assert_close(down(x), x[..., ::2, ::2])
     torch.testing.assert_close(up(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_plain_attention_of_the_cpu_equals_torchs_fused_one(heads: int, masked: bool) -> None:
+    q, k, v = torch.randn(3, heads, 9, 4), torch.randn(3, heads, 5, 4), torch.randn(3, heads, 5, 4)
+    mask = torch.rand(3, 5) < 0.6 if masked else None
+    if masked:
+        mask[:, 0] = True
+    wanted = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None, :])
+    torch.testing.assert_close(attend(q, k, v, mask), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_words_that_are_masked_count_for_nothing() -> None:
+    attention, x, words = CrossAttention(8, 4, 2, 6), torch.randn(2, 8, 3, 3), torch.randn(2, 4, 6)
+    mask = torch.tensor([[True, True, False, False], [True, True, True, True]])
+    changed = words.clone()
+    changed[0, 2:] += 5
+    assert torch.equal(attention(x, words, mask), attention(x, changed, mask))
+    assert not torch.allclose(attention(x, words), attention(x, changed))
+    torch.testing.assert_close(attention(x, words, mask)[:1], attention(x[:1], words[:1, :2]), rtol=1e-5, atol=1e-5)
+
+
+def test_scale_and_shift_act_after_the_second_norm() -> None:
+    block, x, time = ResBlock(8, 8, 16, 4, 0.0, "scale_shift"), torch.randn(2, 8, 4, 4), torch.randn(2, 16)
+    scale, shift = block.time(F.silu(time))[:, :, None, None].chunk(2, dim=1)
+    h = block.norm_2(block.conv_1(F.silu(block.norm_1(x)))) * (1 + scale) + shift
+    torch.testing.assert_close(block(x, time), x + block.conv_2(F.silu(h)))
+    assert block.time.out_features == 16 and not hasattr(ResBlock(8, 8, 16, 4, 0.0, "none"), "time")
+    deaf = ResBlock(8, 8, 16, 4, 0.0, "none")
+    assert torch.equal(deaf(x, time), deaf(x, time + 1))
+
+
+def overlaps(how: str, size: int = 6) -> torch.Tensor:
+    """How many inputs each output pixel is made of: an all-ones kernel on a constant picture, away from the border."""
+    up = Upsample(1, how)
+    with torch.no_grad():
+        up.conv.weight.fill_(1), up.conv.bias.zero_()
+        return up(torch.ones(1, 1, size, size))[0, 0, 2:-2, 2:-2]
+
+
+def test_a_transposed_convolution_makes_a_checkerboard_and_the_others_do_not() -> None:
+    uneven = overlaps("transposed")
+    assert sorted(uneven.unique().tolist()) == [1, 2, 4] and torch.equal(uneven[:2, :2], uneven[2:4, 2:4])
+    assert overlaps("nearest").unique().tolist() == [9] and overlaps("bilinear").unique().tolist() == [9]
+
+
+@pytest.mark.parametrize("how", ["nearest", "bilinear", "transposed"])
+def test_all_ways_up_double_the_size(how: str) -> None:
+    assert Upsample(4, how)(torch.randn(2, 4, 3, 5)).shape == (2, 4, 6, 10)
+
+
+def test_bilinear_blends_where_nearest_repeats() -> None:
+    x = torch.tensor([0.0, 4.0]).reshape(1, 1, 1, 2)
+    for how, row in (("nearest", [0, 0, 4, 4]), ("bilinear", [0, 1, 3, 4])):
+        up = Upsample(1, how)
+        with torch.no_grad():
+            up.conv.weight.zero_(), up.conv.bias.zero_()
+            up.conv.weight[0, 0, 1, 1] = 1
+        assert up(x)[0, 0, 0].tolist() == row
+
+
+def test_the_three_ways_in_which_features_come_back() -> None:
+    h, skip = torch.randn(1, 4, 2, 2), torch.randn(1, 6, 2, 2)
+    concat, add, none, even = Merge("concat", 4, 6), Merge("add", 4, 6), Merge("none", 4, 6), Merge("add", 6, 6)
+    assert (concat.out_channels, add.out_channels, none.out_channels) == (10, 4, 4)
+    assert torch.equal(concat(h, skip), torch.cat([h, skip], 1)) and torch.equal(none(h, skip), h)
+    assert torch.equal(add(h, skip), h + add.fit(skip)) and torch.equal(even(skip, skip), 2 * skip)

@@ -1,13 +1,16 @@
 """Real digits and toy points."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tiny_runs import picture_files
 
-from ddpm_course.data import TOYS, check_images, digits, load, random_flip, split, toy
+from ddpm_course.data import TOYS, as_float, check_images, digits, load, random_flip, split, toy
 from ddpm_course.errors import DataError
+from ddpm_course.pictures import folder
 
 
 def test_digits_are_the_real_ones() -> None:
@@ -104,3 +107,36 @@ def test_unknown_names_are_refused() -> None:
         toy("cross", 3)
     with pytest.raises(DataError, match="n = 0"):
         toy("moons", 0)
+
+
+def test_pictures_of_ones_own_are_split_like_all_others(tmp_path: Path) -> None:
+    picture_files(tmp_path / "a", 12), picture_files(tmp_path / "b", 8)
+    parts, again, other = load(str(tmp_path)), load(str(tmp_path)), load(str(tmp_path), seed=1)
+    assert [part.images.shape for part in parts] == [(16, 1, 8, 8), (2, 1, 8, 8), (2, 1, 8, 8)] and parts.train.images.dtype == torch.uint8
+    assert torch.equal(parts.test.images, again.test.images) and not torch.equal(parts.train.images, other.train.images)
+    assert sorted(torch.cat([part.labels for part in parts]).tolist()) == [0] * 12 + [1] * 8
+    everything = torch.cat([part.images for part in parts]).flatten(1)
+    assert len(everything.unique(dim=0)) == 20  # disjoint: no picture is in two parts
+    assert load(str(tmp_path), image_size=16).train.images.shape == (16, 1, 16, 16)
+
+
+def test_streamed_pictures_are_split_like_resident_ones(tmp_path: Path) -> None:
+    files, labels = folder(picture_files(tmp_path, 20))
+    for here, there in zip(split(files.resident(), labels), split(files, labels), strict=True):
+        assert torch.equal(as_float(here.images), as_float(there.images)) and torch.equal(here.labels, there.labels)
+        some = torch.tensor([1, 0])
+        assert torch.equal(as_float(there.images, some), as_float(here.images)[some])
+    assert float(as_float(files).min()) >= -1 and float(as_float(files).max()) <= 1
+
+
+def test_too_few_pictures_and_a_size_for_data_that_have_one_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has 9 pictures; at least 10 are needed"):
+        load(str(picture_files(tmp_path, 9)))
+    for name in ("digits", "mnist5k"):
+        with pytest.raises(DataError, match=f"{name} has its own size; image_size = 16 is for pictures of your own"):
+            load(name, image_size=16)
+
+
+def test_a_flip_is_decided_by_the_chance_that_is_given() -> None:
+    x = torch.arange(6.0).reshape(3, 1, 1, 2)
+    assert random_flip(x, chance=torch.tensor([0.1, 0.5, 0.49])).flatten().tolist() == [1, 0, 2, 3, 5, 4]

@@ -1,32 +1,30 @@
-"""Training: it learns, it resumes bit for bit, and it leaves the world as it found it."""
+"""Training: it learns, it resumes bit for bit, its shortcuts change nothing, and it leaves the world as it found it."""
 
 import csv
 import dataclasses
-import importlib
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from PIL import Image
+from tiny_runs import NET, TINY, picture_files, same, smaller, some_pictures, state, still, train_until, trainer
+from torch import Tensor, nn
 
-from ddpm_course import CourseError, TrainConfig, UNetConfig, cosine_schedule, linear_schedule, load_model, train
-from ddpm_course.data import digits
-from ddpm_course.errors import CheckpointError, ConfigError, DataError, NonFiniteError, ScheduleError
+from ddpm_course import CourseError, TrainConfig, UNet, cosine_schedule, linear_schedule, load_model, min_snr_weight, train
+from ddpm_course.data import Split, Splits, digits, split
+from ddpm_course.errors import CheckpointError, ConfigError, DataError, ScheduleError
+from ddpm_course.losses import diffusion_loss
+from ddpm_course.models.blocks import ResBlock
+from ddpm_course.pictures import folder
 from ddpm_course.runs import RunFolder
-from ddpm_course.train import at_scale, batch_indices, batch_noise, learning_rate, validation_loss
+from ddpm_course.train import batch_indices, batch_noise, learning_rate, validation_loss
 
-module = importlib.import_module("ddpm_course.train")  # the name ddpm_course.train is the function
-NET = UNetConfig(8, 1, 8, (1, 2), 1, (4,), groups=4, dropout=0.1)
-TINY = TrainConfig(net=NET, num_timesteps=50, steps=8, batch_size=8, warmup=2, log_every=3, save_every=4)
+FORTY = smaller(steps=40, batch_size=4, flip=True, log_every=10, save_every=40)
 
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "1")
-
-
-def state(folder: Path) -> dict[str, Tensor]:
-    return RunFolder(folder).load_state()[0]
 
 
 def test_loss_falls_and_dropout_is_off_afterwards() -> None:
@@ -43,36 +41,31 @@ def test_loss_falls_and_dropout_is_off_afterwards() -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
-    """The state after TINY without an interruption."""
-    folder = tmp_path_factory.mktemp("whole")
-    train(dataclasses.replace(TINY, out=str(folder)))
-    return state(folder)
+def forty(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], Path]:
+    """The state after FORTY steps without an interruption, on pictures in memory; and the folder of these pictures."""
+    files, out = picture_files(tmp_path_factory.mktemp("files"), 24), tmp_path_factory.mktemp("forty")
+    train(dataclasses.replace(FORTY, out=str(out)), pictures_of(files, resident=True))
+    return state(out), files
 
 
-@pytest.mark.parametrize("stop", [1, 4, 7])
-def test_resuming_is_bit_exact(stop: int, whole: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stop(Exception):
-        pass
+def pictures_of(files: Path, resident: bool) -> Splits:
+    """The same split of the same files, decoded once, or streamed."""
+    pictures, labels = folder(files)
+    return split(pictures.resident() if resident else pictures, labels)
 
-    real = module.Run.one_step
 
-    def one_step(run: object) -> Tensor:
-        if run.step == stop:
-            raise Stop
-        return real(run)
-
-    parts = dataclasses.replace(TINY, out=str(tmp_path / "parts"), save_every=stop)
-    with monkeypatch.context() as patch:
-        patch.setattr(module.Run, "one_step", one_step)
-        with pytest.raises(Stop):
-            train(parts)
+@pytest.mark.parametrize(("stop", "first", "second"), [(1, True, True), (7, False, False), (20, True, False), (39, False, True)])
+def test_resuming_is_bit_exact(
+    stop: int, first: bool, second: bool, forty: tuple[dict[str, Tensor], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dropout and flips; first and second part with pictures in memory (True) or streamed."""
+    config = dataclasses.replace(FORTY, out=str(tmp_path / "parts"))
+    train_until(stop, config, pictures_of(forty[1], first), monkeypatch)
     assert RunFolder(tmp_path / "parts").load_state()[1]["step"] == stop
     torch.manual_seed(999)  # whatever the new process has drawn before
-    train(dataclasses.replace(parts, save_every=100))
-    again = state(tmp_path / "parts")
-    assert whole.keys() == again.keys() and all(torch.equal(whole[key], again[key]) for key in whole)
-    assert any(key.startswith("optimizer.0.exp_avg") for key in whole) and "ema.n_averaged" in whole
+    train(config, pictures_of(forty[1], second))
+    assert same(forty[0], state(tmp_path / "parts"))
+    assert any(key.startswith("optimizer.0.exp_avg") for key in forty[0]) and int(forty[0]["ema.n_averaged"]) == 40
 
 
 def test_what_is_saved_is_the_average_and_the_log(tmp_path: Path) -> None:
@@ -91,7 +84,7 @@ def test_what_is_saved_is_the_average_and_the_log(tmp_path: Path) -> None:
 def test_a_finished_run_is_only_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = dataclasses.replace(TINY, steps=3, out=str(tmp_path))
     first = train(config)
-    monkeypatch.setattr(module.Run, "one_step", lambda run: pytest.fail("trained again"))
+    monkeypatch.setattr(trainer.Run, "one_step", lambda run: pytest.fail("trained again"))
     again = train(config)
     assert again.history == first.history
     assert all(torch.equal(a, b) for a, b in zip(first.net.parameters(), again.net.parameters(), strict=True))
@@ -127,14 +120,6 @@ def test_quiet_under_ci_and_a_bar_elsewhere(capfd: pytest.CaptureFixture[str], m
     assert printed.out == "" and "2/2" in printed.err and "validation 0." in printed.err and "images/s" in printed.err
 
 
-def test_nan_stops_the_run_and_is_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module.Run.one_step
-    monkeypatch.setattr(module.Run, "one_step", lambda run: real(run) * (float("nan") if run.step == 5 else 1.0))
-    with pytest.raises(NonFiniteError, match="training loss is nan at step 6"):
-        train(dataclasses.replace(TINY, out=str(tmp_path)))
-    assert all(bool(torch.isfinite(x).all()) for x in state(tmp_path).values())
-
-
 def test_each_epoch_sees_every_picture_once_in_a_new_order() -> None:
     config = dataclasses.replace(TINY, batch_size=4)
     epochs = [torch.cat([batch_indices(config, 22, 5 * epoch + k) for k in range(5)]) for epoch in range(3)]
@@ -164,7 +149,7 @@ def test_learning_rate_warms_up_and_cools_down() -> None:
 
 def test_validation_is_fixed_and_leaves_the_mode_alone() -> None:
     torch.manual_seed(0)
-    net, x_0, schedule = module.UNet(NET).train(), digits().val.images[:32], linear_schedule(50)
+    net, x_0, schedule = UNet(NET).train(), digits().val.images[:32], linear_schedule(50)
     first = validation_loss(net, schedule, x_0, "eps")
     assert first == validation_loss(net, schedule, x_0, "eps") and net.training
     assert first != validation_loss(net, schedule, x_0, "eps", seed=1)
@@ -177,16 +162,6 @@ def lambda_net(value: float) -> torch.nn.Module:
             return torch.full_like(x_t, value)
 
     return Constant()
-
-
-def test_one_switch_for_two_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DDPM_COURSE_SCALE", raising=False)
-    assert at_scale(1, 2) == 1
-    monkeypatch.setenv("DDPM_COURSE_SCALE", "gpu")
-    assert at_scale(1, 2) == 2
-    monkeypatch.setenv("DDPM_COURSE_SCALE", "tpu")
-    with pytest.raises(CourseError, match="unknown DDPM_COURSE_SCALE 'tpu'"):
-        at_scale(1, 2)
 
 
 def test_refusals_come_before_the_first_step() -> None:
@@ -203,3 +178,216 @@ def test_refusals_come_before_the_first_step() -> None:
     ]:
         with pytest.raises(error, match=text):
             train(dataclasses.replace(TINY, **change))
+
+
+# --- shortcuts that must change nothing
+
+
+def first_gradient(config: TrainConfig, monkeypatch: pytest.MonkeyPatch, data: Splits | None = None) -> tuple[float, list[Tensor]]:
+    """The loss and the gradient of the first step."""
+    found = []
+
+    class Seen(trainer.Run):
+        def _update(self, loss: Tensor) -> None:
+            found.extend(p.grad.clone() for p in self.raw.parameters())
+
+    run = Seen(config, data or some_pictures(), still(NET))
+    return float(run.one_step()), found
+
+
+@pytest.mark.parametrize("change", [{"micro_batches": 2}, {"micro_batches": 8}, {"micro_batches": 4, "weighting": "min_snr"}])
+def test_accumulated_micro_batches_equal_the_full_batch(change: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = dataclasses.replace(TINY, **change)
+    whole = dataclasses.replace(parts, micro_batches=1)
+    (loss, gradient), (loss_2, gradient_2) = first_gradient(whole, monkeypatch), first_gradient(parts, monkeypatch)
+    assert loss_2 == pytest.approx(loss, abs=1e-6) and max(float(g.abs().max()) for g in gradient) > 1e-3
+    assert max(float((a - b).abs().max()) for a, b in zip(gradient, gradient_2, strict=True)) < 1e-6
+
+
+def test_a_launchers_accumulation_does_not_divide_the_gradient_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = first_gradient(TINY, monkeypatch)
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    got = first_gradient(TINY, monkeypatch)
+    assert all(torch.equal(a, b) for a, b in zip(wanted[1], got[1], strict=True))
+
+
+def at_the_door(precision: str) -> tuple[list[Tensor], set[torch.dtype], set[torch.dtype], list[Tensor]]:
+    """x_t of each training step; types inside the network and of its answers; the losses."""
+    net, seen, inside, losses = still(NET), [], set(), []
+
+    def door(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        if module.training:
+            seen.append(arguments[0].clone())
+
+    net.register_forward_pre_hook(door)
+    net.conv_out.register_forward_hook(lambda module, _, y: inside.add(y.dtype) if module.training else None)
+    run = trainer.Run(dataclasses.replace(TINY, precision=precision, flip=True), some_pictures(), net)
+    losses = [run.one_step() for _ in range(3)]
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+    assert run.schedule.beta.dtype == run.schedule.alpha_bar.dtype == torch.float64
+    x_t = torch.zeros(1, 1, 8, 8)
+    return seen, inside, {run.net.train()(x_t, torch.tensor([1])).dtype}, losses
+
+
+def test_autocast_reaches_the_network_alone() -> None:
+    full, half = at_the_door("fp32"), at_the_door("bf16")
+    assert full[1] == {torch.float32} and half[1] == {torch.bfloat16} and half[2] == {torch.float32}
+    assert len(full[0]) >= 3 and all(x.dtype == torch.float32 for x in half[0])
+    assert all(torch.equal(a, b) for a, b in zip(full[0][:3], half[0][:3], strict=True))
+    assert all(loss.dtype == torch.float32 for loss in half[3])
+    for a, b in zip(full[3], half[3], strict=True):
+        assert float(a) != float(b) and float(a) == pytest.approx(float(b), rel=0.02)
+
+
+def test_the_first_loss_is_algorithm_1_by_hand() -> None:
+    for weighting, prediction in (("simple", "v"), ("min_snr", "v"), ("min_snr", "eps")):
+        config = dataclasses.replace(TINY, weighting=weighting, prediction=prediction)
+        net, data = still(NET), some_pictures()
+        index = batch_indices(config, 40, 0)
+        x_0 = data.train.images[index].float() / 127.5 - 1
+        t, eps = batch_noise(config, x_0, 0)
+        schedule = cosine_schedule(50)
+        losses = diffusion_loss(net, schedule, x_0, t, eps, prediction).detach()
+        weight = min_snr_weight(schedule, t, prediction).float() if weighting == "min_snr" else torch.ones(8)
+        assert weighting == "simple" or float(weight.std()) > 0.01
+        got = trainer.Run(config, data, still(NET)).one_step()
+        assert float(got) == pytest.approx(float((losses * weight).mean()), rel=1e-5)
+
+
+def test_channels_last_changes_the_layout_alone() -> None:
+    runs = [trainer.Run(dataclasses.replace(TINY, channels_last=last), some_pictures(), still(NET)) for last in (False, True)]
+    layouts = [run.raw.down[0][0].conv_1.weight.is_contiguous(memory_format=torch.channels_last) for run in runs]
+    assert layouts == [False, True]
+    a, b = (float(run.one_step()) for run in runs)
+    assert a == pytest.approx(b, rel=1e-5)
+
+
+@pytest.mark.parametrize(("mode", "wanted"), [("default", None), ("reduce-overhead", "reduce-overhead"), ("max-autotune", "max-autotune")])
+def test_compile_is_asked_for_by_its_mode(mode: str, wanted: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, calls = [], []
+
+    def fake(net: nn.Module, mode: str | None = None) -> object:
+        asked.append(mode)
+        return lambda *a, **k: calls.append(1) or net(*a, **k)
+
+    monkeypatch.setattr(torch, "compile", fake)
+    trainer.Run(dataclasses.replace(TINY, compile=mode), some_pictures()).one_step()
+    assert asked == [wanted] and calls == [1]
+    trainer.Run(TINY, some_pictures())
+    assert asked == [wanted]
+
+
+def test_checkpointing_trains_the_same_network(tmp_path: Path) -> None:
+    config, data = dataclasses.replace(TINY, steps=3), some_pictures()
+    plain, again = (train(dataclasses.replace(config, net=dataclasses.replace(NET, checkpointing=on)), data) for on in (False, True))
+    for a, b in zip(plain.net.parameters(), again.net.parameters(), strict=True):  # dropout is drawn again, too
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+# --- the average, dropout, labels
+
+
+class Counting(nn.Module):
+    """A network with a buffer that changes at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.Linear(2, 2), nn.BatchNorm1d(2)
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return self.norm(self.layer(x_t))
+
+
+def points(n: int = 64) -> Splits:
+    x = torch.randn(n, 2, generator=torch.Generator().manual_seed(0))
+    return Splits(*[Split(x, torch.zeros(n, dtype=torch.long))] * 3)
+
+
+def test_the_average_leaves_buffers_out_and_warms_up(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Counting()
+    first = net.layer.weight.detach().clone()
+    trained = train(dataclasses.replace(TINY, steps=60, lr=1e-2, ema_decay=0.9999, out=str(tmp_path)), points(), net)
+    assert torch.equal(trained.net.norm.running_mean, net.norm.running_mean) and int(trained.net.norm.num_batches_tracked) == 60
+    assert not torch.equal(trained.net.layer.weight, net.layer.weight)
+    moved, behind = float((net.layer.weight - first).norm()), float((net.layer.weight - trained.net.layer.weight).norm())
+    assert moved > 0.05 and behind < 0.5 * moved  # without a warm-up 0.9999**60 = 99 % of the way would be missing
+    assert not (tmp_path / "model.json").exists() and int(state(tmp_path)["net.norm.num_batches_tracked"]) == 60
+
+
+def test_dropout_is_on_in_training_and_off_in_validation_and_sampling(tmp_path: Path) -> None:
+    modes: dict[str, set[bool]] = {"train": set(), "else": set()}
+    config = dataclasses.replace(NET, dropout=0.5)
+    net = UNet(config)
+    run = trainer.Run(dataclasses.replace(TINY, net=config, out=str(tmp_path), sample_every=1), some_pictures(), net)
+    blocks = [m for model in (run.raw, run.ema.module) for m in model.modules() if isinstance(m, ResBlock)]
+    now = "train"
+    for block in blocks:
+        block.dropout.register_forward_hook(lambda module, _, y: modes[now].add(module.training))
+    run.one_step()
+    now = "else"
+    assert run.log([torch.zeros(())])["val_loss"] == run.log([torch.zeros(())])["val_loss"]
+    run.draw()
+    first = (tmp_path / "samples" / "step_00000001.png").read_bytes()
+    run.draw()
+    assert modes == {"train": {True}, "else": {False}} and first == (tmp_path / "samples" / "step_00000001.png").read_bytes()
+
+
+def test_labels_are_hidden_in_training_alone() -> None:
+    config = dataclasses.replace(NET, num_classes=4, dropout=0.0)
+    runs, seen = [], {True: [], False: []}
+    for _ in range(2):
+        net = UNet(config)
+        net.register_forward_pre_hook(lambda m, a, k: seen[m.training].append(k["y"].clone()), with_kwargs=True)
+        run = trainer.Run(dataclasses.replace(TINY, label_dropout=0.5), some_pictures(), net)
+        run.one_step(), run.one_step(), run.log([torch.zeros(())])
+        runs.append(torch.cat(seen[True])), seen[True].clear()
+    assert torch.equal(runs[0], runs[1]) and 2 < int((runs[0] == 4).sum()) < 14 and int(torch.cat(seen[False]).max()) == 3
+
+
+def test_validation_in_parts_is_the_same_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net, x_0, schedule = UNet(dataclasses.replace(NET, num_classes=4)), digits().val.images[:30], linear_schedule(50)
+    y, sizes = torch.arange(30) % 4, []
+    whole = validation_loss(net, schedule, x_0, "v", y=y)
+    net.register_forward_pre_hook(lambda m, a: sizes.append(len(a[0])))
+    monkeypatch.setattr(trainer, "AT_ONCE", 8 * 64 + 5)
+    assert validation_loss(net, schedule, x_0, "v", y=y) == pytest.approx(whole, rel=1e-5) and sizes == [8, 8, 8, 6]
+    monkeypatch.setattr(trainer, "AT_ONCE", 1)
+    assert validation_loss(net, schedule, x_0[:2], "v", y=y[:2]) > 0 and sizes[4:] == [1, 1]
+
+
+# --- what a run writes besides its state
+
+
+def test_samples_logs_and_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    config = smaller(steps=4, log_every=2, sample_every=2, tensorboard=True, out=str(tmp_path))
+    train(config, some_pictures())
+    assert [path.name for path in sorted((tmp_path / "samples").iterdir())] == ["step_00000002.png", "step_00000004.png"]
+    with Image.open(tmp_path / "samples" / "step_00000004.png") as sheet:
+        assert sheet.size == (71 * 14, 17 * 14)  # 2 rows of 8 with gaps, enlarged
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(next((tmp_path / "logs").rglob("events*")).parent))
+    events.Reload()
+    assert {"loss", "val_loss", "lr"} <= set(events.Tags()["scalars"]) and [event.step for event in events.Scalars("loss")] == [2, 4]
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [float(event.value) for event in events.Scalars("loss")] == pytest.approx([float(row["loss"]) for row in rows])
+
+
+def test_tensorboard_that_is_not_there_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer.accelerator_for.__globals__["importlib"].util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r'pip install "ddpm-course\[tensorboard\]"'):
+        train(dataclasses.replace(TINY, tensorboard=True, out=str(tmp_path)), some_pictures())
+
+
+def test_pictures_that_cannot_be_drawn_are_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sample_every draws grey or colour pictures, not \(2,\)"):
+        train(dataclasses.replace(TINY, sample_every=2, out=str(tmp_path)), points(), Counting())
+
+
+def test_a_network_that_does_not_fit_the_pictures_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(CourseError, match="takes pictures"):
+        train(dataclasses.replace(TINY, out=str(tmp_path)), some_pictures(channels=3))
+    assert not list(tmp_path.iterdir())
