@@ -15,6 +15,8 @@
 
 # %%
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import sympy as sp
@@ -387,7 +389,7 @@ assert 0.8 < ratio < 1.2 and float(apart["copies with a little noise"].median())
 # A fair race needs equal conditions. The data: 1,000 points of the ring. The budget: 700 steps of batch 128 with Adam, about 19,000 parameters in total, and the same input layer for all networks (the point itself and its sines, as in chapter 00; without the sines, in a run not shown here, the DDPM's eight modes melt into one circle, too). Two training seeds each. What is *not* equal: a DDPM needs 100 network calls for a sample, the others need one. And nobody's settings were tuned for long.
 
 # %%
-steps, batch = 700, 128
+batch = 128
 ring_train, ring_test = toy("ring8", 1000, seeded(20)), toy("ring8", 500, seeded(21))
 octaves = math.pi / 2 * 2.0 ** torch.arange(4)
 
@@ -402,71 +404,86 @@ def small_net(out):
     return nn.Sequential(Waves(), nn.Linear(18, 88), nn.SiLU(), nn.Linear(88, 88), nn.SiLU(), nn.Linear(88, out))
 
 
-def batches(seed):
-    rng = seeded(seed)
-    for _ in range(steps):
-        yield ring_train[torch.randint(len(ring_train), (batch,), generator=rng)], rng
+class Race(NamedTuple):
+    points: torch.Tensor  # (n, D)
+    steps: int
+    net: Callable  # (numbers in, numbers out) -> network
+    denoiser: Callable  # () -> network of (x_t, t)
+    latent: int = 2
+    variance: float = 0.02  # of the VAE's decoder
+    grain: float = 0.02  # variance that a sample of the VAE shows
+
+    def batches(self, seed):
+        rng = seeded(seed)
+        for _ in range(self.steps):
+            yield self.points[torch.randint(len(self.points), (batch,), generator=rng)], rng
+
+
+on_ring = Race(ring_train, 700, lambda inputs, out: small_net(out), lambda: MLP(2, 42, 2))
 
 
 # %% [markdown]
 # The three training loops, each in its own cell. First the GAN: the discriminator's score of real points goes up and that of fakes goes down, then the generator pulls the score of its fakes up again. `softplus` makes log-probabilities of the scores.
 
 # %%
-def train_gan(seed):
+def train_gan(race, seed):
     torch.manual_seed(seed)
-    generator, critic = small_net(2), small_net(1)
+    D, latent = race.points.shape[1], race.latent
+    generator, critic = race.net(latent, D), race.net(D, 1)
     adam = [torch.optim.Adam(net.parameters(), 1e-3, betas=(0.5, 0.99)) for net in (generator, critic)]
-    for x, rng in batches(seed):
-        fake = generator(torch.randn(batch, 2, generator=rng))
+    for x, rng in race.batches(seed):
+        fake = generator(torch.randn(batch, latent, generator=rng))
         adam[1].zero_grad()
         (F.softplus(-critic(x)) + F.softplus(critic(fake.detach()))).mean().backward()
         adam[1].step()
         adam[0].zero_grad()
         F.softplus(-critic(fake)).mean().backward()
         adam[0].step()
-    return [generator, critic], lambda n, rng: generator(torch.randn(n, 2, generator=rng))
+    return [generator, critic], lambda n, rng: generator(torch.randn(n, latent, generator=rng))
 
 
 # %% [markdown]
 # The VAE minimises the bound of chapter 04, with a fixed decoder variance of 0.02. A sample is drawn from the decoder, noise included.
 
 # %%
-def train_vae(seed, variance=0.02):
+def train_vae(race, seed):
     torch.manual_seed(seed)
-    vae = VAE(event=(2,), latent_dim=2)
-    vae.encoder, vae.decoder = small_net(4), small_net(2)
+    D, latent = race.points.shape[1], race.latent
+    vae = VAE(event=(D,), latent_dim=latent)
+    vae.encoder, vae.decoder = race.net(D, 2 * latent), race.net(latent, D)
     adam = torch.optim.Adam(vae.parameters(), 2e-3)
-    for x, rng in batches(seed):
+    for x, rng in race.batches(seed):
         adam.zero_grad()
-        vae_terms(vae, x, torch.randn(batch, 2, generator=rng), variance).total().mean().backward()
+        vae_terms(vae, x, torch.randn(batch, latent, generator=rng), race.variance).total().mean().backward()
         adam.step()
-    return [vae], lambda n, rng: vae.decode(torch.randn(n, 2, generator=rng)) + variance**0.5 * torch.randn(n, 2, generator=rng)
+    noise = lambda n, size, rng: torch.randn(n, size, generator=rng)
+    return [vae], lambda n, rng: vae.decode(noise(n, latent, rng)) + race.grain**0.5 * noise(n, D, rng)
 
 
 # %% [markdown]
 # The DDPM of chapter 08, with an average of the weights (EMA), and 100 steps of Algorithm 2 to sample.
 
 # %%
-def train_ddpm(seed):
+def train_ddpm(race, seed):
     torch.manual_seed(seed)
-    net, schedule = MLP(2, 42, 2), cosine_schedule(1000)
+    net, schedule = race.denoiser(), cosine_schedule(1000)
     adam = torch.optim.Adam(net.parameters(), 2e-3)
     ema = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99))
-    for x, rng in batches(seed):
+    for x, rng in race.batches(seed):
         t, noise = torch.randint(1, 1001, (batch,), generator=rng), torch.randn(x.shape, generator=rng)
         adam.zero_grad()
         diffusion_loss(net, schedule, x, t, noise, "v").mean().backward()
         adam.step()
         ema.update_parameters(net)
     model = as_eps_model(ema.module.eval(), schedule, "v")
-    return [net], lambda n, rng: ddpm_sample(model, schedule, (n, 2), num_steps=100, generator=rng)
+    return [net], lambda n, rng: ddpm_sample(model, schedule, (n, race.points.shape[1]), num_steps=100, generator=rng)
 
 
 # %%
 race, sizes_of = {}, {}
 for name, train_one in (("GAN", train_gan), ("VAE", train_vae), ("DDPM", train_ddpm)):
     for seed in (0, 1):
-        nets, draw_from = train_one(seed)
+        nets, draw_from = train_one(on_ring, seed)
         with torch.no_grad():
             race[name, seed] = draw_from(500, seeded(22))
         sizes_of[name] = sum(p.numel() for net in nets for p in net.parameters())
@@ -500,6 +517,42 @@ assert mean_of("DDPM", "two-sample accuracy") < 0.62 < mean_of("VAE", "two-sampl
 # - The **DDPM** is close to the floor in every column, in both runs; close, not at: a forest may still find a little. It paid for that with a hundred network calls a sample.
 # - The Fréchet distance can put a blurred VAE (second run) within a few floors of a good DDPM. In the plane it sees two moments, and the blur hardly changes them. The two-sample test is not fooled.
 # - It is a ranking of three *small* programs on *one* toy. A GAN with more care would do better; so would a VAE with a learnt variance. The honest summary is the table with its floor, its $n$ and its seeds.
+#
+# ### The same race on the digits, and another winner
+#
+# The ring was chosen by us, and it is the kind of data on which a DDPM shines: islands. Same three programs, same kind of budget, but 8×8 digits as 64 plain numbers: 700 steps again, about 135,000 parameters, fully connected networks that know nothing of neighbouring pixels. The VAE shows the mean of its decoder, without grain, as one usually does.
+
+# %%
+def plain_net(inputs, out, width=224):
+    return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, out))
+
+
+on_digits = Race(train_images.flatten(1), 700, plain_net, lambda: MLP(64, 110, 2, octaves=0), latent=16, variance=0.05, grain=0.0)
+digit_race, digit_sizes = {}, {}
+for name, train_one in (("GAN", train_gan), ("VAE", train_vae), ("DDPM", train_ddpm)):
+    for seed in (0, 1):
+        nets, draw_from = train_one(on_digits, seed)
+        with torch.no_grad():
+            digit_race[name, seed] = draw_from(m, seeded(23)).clamp(-1, 1).reshape(-1, 1, 8, 8)
+        digit_sizes[name] = sum(p.numel() for net in nets for p in net.parameters())
+print("parameters within 6 % of each other:", max(digit_sizes.values()) < 1.06 * min(digit_sizes.values()))
+show_rows({name: digit_race[name, 0][:12] for name in ("GAN", "VAE", "DDPM")})
+plt.show()
+
+# %% tags=["nbval-ignore-output"]
+on_64 = {run: score(f, eyes.features(x), eyes.features(train_images), eyes.features(held_out), n=m) for run, x in digit_race.items()}
+for (name, seed), result in on_64.items():
+    print(f"{name:4s} seed {seed}: {result:.1f}")
+
+# %%
+worst = {name: max(float(on_64[name, seed]) for seed in (0, 1)) for name in digit_sizes}
+least = {name: min(float(on_64[name, seed]) for seed in (0, 1)) for name in digit_sizes}
+print("both runs of the VAE beat both of the DDPM:", worst["VAE"] < least["DDPM"], " and those the GAN's:", worst["DDPM"] < least["GAN"])
+print("every one is over 3 floors away:", min(least.values()) > 3 * on_64["VAE", 0].floor)
+assert worst["VAE"] < least["DDPM"] and worst["DDPM"] < least["GAN"] and min(least.values()) > 3 * on_64["VAE", 0].floor
+
+# %% [markdown]
+# Here **the VAE wins**, in both runs, by this score, at this budget. (With 1,500 steps it was ahead too: 8.0, against 16.2 for the DDPM and 21.8 for the GAN, in an earlier run with other widths.) Its digits are smooth, those of the DDPM carry specks: a plain network removes noise from 64 unrelated numbers, and a hundred small errors stay in the picture. None of the three is near the floor. The shipped U-Net is near it (the table above), with five times the parameters, convolutions and more training. So "DDPM beats VAE" is no law. It is a result on one data set, with one network, one budget and one score, and such a sentence should carry all four.
 #
 # ## "The classifier is sure, so the picture is good"
 #
