@@ -91,6 +91,11 @@ ROWS: dict[str, list[str]] = {
         "09_sampling: largest error of mean and covariance below 0.05: True True",
         "09_sampling: exactly 1,000 draws: True",
     ],
+    "15 Algorithm 1: ten lines by hand and train, the same losses from the same seed": [
+        "test_train::test_the_first_loss_is_algorithm_1_by_hand",
+        "test_train::test_same_seed_same_network_and_the_worlds_generator_is_left_alone",
+        "08_train: 20 losses equal, and all weights of the average equal: True",
+    ],
     "17 reverse variances: tables; effect on the bound and on samples": [
         "test_variance::test_table_of_the_optimal_variance_for_a_gaussian",
         "test_variance::test_order_of_the_variances",
@@ -160,6 +165,22 @@ ROWS: dict[str, list[str]] = {
         "13_score_and_ode: score = -eps / sqrt(1 - alpha_bar) at 4 times: True",
         "13_score_and_ode: (13.22) limit. Measured: the error falls with order 2",
         "test_solvers::test_with_almost_no_signal_at_the_end_v_forgives_what_eps_does_not",
+    ],
+    "24 data: range, flips where they make sense, splits; the test part is read once": [
+        "test_data::test_split_is_disjoint_complete_and_follows_the_seed",
+        "test_data::test_images_in_another_range_are_refused",
+        "test_data::test_pictures_of_ones_own_are_split_like_all_others",
+        "test_feed::test_half_of_the_pictures_are_mirrored_each_for_itself",
+        "08_train: recognised upright: over 95 %; mirrored: under 50 %",
+        "08_train: read once",
+    ],
+    "26 mixed precision; accumulation and checkpointing; one GPU, many, many machines": [
+        "test_train::test_autocast_reaches_the_network_alone",
+        "test_train::test_accumulated_micro_batches_equal_the_full_batch",
+        "test_train::test_resuming_is_bit_exact",
+        "test_unet::test_checkpointing_gives_equal_gradients",
+        "test_feed::test_several_processes_share_the_batch_of_one",
+        "test_cli_train::test_two_processes_are_one",
     ],
     "39 the listing that learners find everywhere, equal to ours after the shift": ["09_sampling: class GaussianDiffusionSampler"],
     "40 analogies, each with where it breaks": [
