@@ -17,6 +17,7 @@ from .checkpoint import Trained, find_checkpoint, load_classifier, load_model, l
 from .cli_train import Export, Train
 from .data import check_images, load
 from .errors import CheckpointError, ConfigError, CourseError, DataError, NonFiniteError, one_of
+from .guidance import label_guided
 from .prediction import EpsModel, as_eps_model, clip_x_0, compiled
 from .sampling import Step, ddim_stepper, ddpm_stepper, time_grid, trajectory
 from .schedule import NoiseSchedule
@@ -53,13 +54,17 @@ class Sample:
     """Draw pictures from a checkpoint into a folder: samples.safetensors, grid.png, trajectory.gif, report.json."""
 
     checkpoint: str = "digits"
-    """A shipped name (digits, mnist) or the folder of your own."""
+    """A shipped name (digits, digits-classes, mnist) or the folder of your own."""
     sampler: Literal["ddpm", "ddim", "heun", "dpm"] = "ddim"
     """Which way down."""
     steps: int | None = None
     """How many steps; by default all T for ddpm, 50 for ddim, 18 for heun, 20 for dpm."""
     n: int = 16
     """How many pictures."""
+    label: int | None = None
+    """For a network with classes: which one to draw; by default none is named."""
+    scale: float = 1.0
+    """With --label: how far it is exaggerated; 1 is the conditional model, 0 ignores the label."""
     seed: int = 0
     """The same seed gives the same pictures."""
     out: str = "samples"
@@ -85,6 +90,8 @@ class Sample:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         if self.eta and self.sampler != "ddim":
             raise ConfigError(f"--eta belongs to ddim; {self.sampler} has none")
+        if self.scale != 1 and self.label is None:
+            raise ConfigError("--scale exaggerates a label: name one with --label")
 
     def walk(self, model: EpsModel, schedule: NoiseSchedule, generator: torch.Generator) -> tuple[Step, Tensor]:
         """The sampler's step, made afresh, and its time grid."""
@@ -105,6 +112,8 @@ class Sample:
         trained = replace(trained, net=trained.net.to(device), schedule=trained.schedule.to(device))
         fast = compiled(trained.net.eval()) if self.compile else trained.net.eval()
         model = as_eps_model(fast, trained.schedule, trained.prediction)
+        if self.label is not None:
+            model = label_guided(fast, trained.schedule, self.label, net.num_classes, self.scale, trained.prediction)
         model = clip_x_0(model, trained.schedule) if self.clip else model
         sizes = [min(self.batch_size, self.n - start) for start in range(0, self.n, self.batch_size)]
         done, frames, times = [], [], []
@@ -138,7 +147,8 @@ class Sample:
         write_atomic(folder / names[1], png_bytes(samples[:64], columns, scale))
         write_atomic(folder / names[2], gif_bytes(frames, columns, max(1, scale // 2)))
         report = {"command": "sample", "settings": asdict(self) | {"steps": len(grid) - 1}, "times": grid}
-        report |= {"shape": list(samples.shape), "prediction": trained.prediction, "trained": trained.config, **_origin(path)}
+        report |= {"shape": list(samples.shape), "prediction": trained.prediction, "trained": trained.config}
+        report |= {"weights_sha256": json.loads((path / "model.json").read_bytes())["sha256"], "torch": torch.__version__}
         write_atomic(folder / names[3], as_json(report))
         print(f"wrote {', '.join(names)} to {folder}")
 
@@ -151,11 +161,6 @@ def _device(name: str) -> torch.device:
         return device
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"--device {name}: this machine or this torch has none; take cpu") from error
-
-
-def _origin(path: Path) -> dict[str, str]:
-    """What made the samples: the weights' checksum and the version of torch."""
-    return {"weights_sha256": json.loads((path / "model.json").read_bytes())["sha256"], "torch": torch.__version__}
 
 
 def read_samples(path: str) -> Tensor:

@@ -13,6 +13,7 @@ from PIL import Image
 from ddpm_course import cli, clip_x_0, ddim_sample, dpm_solver_sample, heun_sample, load_model, shipped
 from ddpm_course.checkpoint import rng, save_tensors
 from ddpm_course.cli import main
+from ddpm_course.guidance import batched_guidance
 
 FILES = ["grid.png", "report.json", "samples.safetensors", "trajectory.gif"]
 
@@ -83,6 +84,20 @@ def test_batches_are_put_together_each_with_its_own_noise() -> None:
     assert torch.equal(parts[2:], last)
 
 
+def test_a_label_and_its_scale_steer(capsys: pytest.CaptureFixture[str]) -> None:
+    steered = drawn("--checkpoint", "digits-classes", "--label", "3", "--scale", "3")
+    trained, x_T = load_model(shipped("digits-classes")), torch.randn(3, 1, 8, 8, generator=rng(0, 0))
+    model = batched_guidance(trained.net, trained.schedule, {"y": torch.tensor([3])}, {"y": torch.tensor([10])}, 3.0, trained.prediction)
+    wanted = ddim_sample(clip_x_0(model, trained.schedule), trained.schedule, x_T=x_T, num_steps=4)
+    assert torch.equal(steered, wanted)
+    report = json.loads(Path("out/report.json").read_text())
+    assert report["settings"]["label"] == 3 and report["settings"]["scale"] == 3.0
+    unlabelled, ignored = (
+        drawn("--checkpoint", "digits-classes", *more, out=f"b{len(more)}") for more in ((), ("--label", "3", "--scale", "0"))
+    )
+    assert torch.equal(unlabelled, ignored) and not torch.allclose(unlabelled, steered, atol=0.1)
+
+
 def test_a_checkpoint_may_be_a_folder() -> None:
     assert torch.equal(drawn("--checkpoint", str(shipped("digits"))), drawn(out="b"))
 
@@ -100,7 +115,7 @@ def test_nothing_is_overwritten_unless_asked(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["sample", "--checkpoint", "nope"], "no shipped checkpoint 'nope'; shipped: digits, mnist"),
+        (["sample", "--checkpoint", "nope"], "no shipped checkpoint 'nope'; shipped: digits, digits-classes, mnist"),
         (["sample", "--checkpoint", "./nowhere"], "model.json is missing"),
         (["sample", "--steps", "0"], "num_steps = 0"),
         (["sample", "--n", "0"], "--n must be at least 1"),
@@ -108,6 +123,10 @@ def test_nothing_is_overwritten_unless_asked(capsys: pytest.CaptureFixture[str])
         (["sample", "--sampler", "heun", "--eta", "0.5"], "--eta belongs to ddim"),
         (["sample", "--eta", "2", "--steps", "2"], r"must lie in [0, 1]"),
         (["sample", "--device", "abacus"], "--device abacus"),
+        (["sample", "--scale", "3"], "name one with --label"),
+        (["sample", "--label", "3"], "label = 3: this network has no classes"),
+        (["sample", "--label", "10", "--checkpoint", "digits-classes"], "label = 10 must lie in 0..9: this network has 10 classes"),
+        (["sample", "--label", "-1", "--checkpoint", "digits-classes"], "label = -1 must lie in 0..9"),
         (["evaluate"], "either --samples or --checkpoint"),
         (["evaluate", "--samples", "a", "--checkpoint", "digits"], "either --samples or --checkpoint"),
         (["evaluate", "--samples", "nowhere"], "python -m ddpm_course sample"),
