@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from noisy_classifier import card_line
 from torch import Tensor
 
 from ddpm_course import load_model
@@ -167,7 +168,8 @@ def scores(name: str) -> list[str]:
 
 def guidance_scores(name: str) -> list[str]:
     """The measured part of the card of a network with classes: one row for each guidance scale, from guidance_scales.json."""
-    report = json.loads((Path(__file__).parent / "results" / "guidance_scales.json").read_text(encoding="utf-8"))
+    file = Path(__file__).parent / "results" / "guidance_scales.json"
+    report = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"weights": ""}
     if report["weights"] != checksum(name):
         return ["(Not scored yet: python benchmarks/guidance_scales.py.)"]
     keys = {"asked_for": "class asked for", "frechet_distance": FRECHET, "precision": "precision", "recall": "recall", "spread": "spread"}
@@ -215,6 +217,7 @@ def write_card(name: str, with_scores: bool = True) -> None:
         f"- Loss at the end: training {last['loss']:.4f}, validation {last['val_loss']:.4f} (EMA weights).",
         f"- Ruler: `classifier` {'beside it' if ruler == name else f'of `{ruler}`'}, test accuracy {meta['test_accuracy']} "
         f"(n = {meta['n']}), {meta['steps']:,} steps, seed 0, `python benchmarks/train_shipped.py classifier {ruler}`.",
+        *card_line(name),
         "",
         "Meant for learning and tests. It draws digits in the style of its data, and nothing else.",
         "",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import CheckpointError
-from .models import Classifier, UNet, UNetConfig
+from .models import Classifier, NoisyClassifier, UNet, UNetConfig
 from .prediction import EpsModel, as_eps_model
 from .schedule import NoiseSchedule
 
@@ -109,7 +109,7 @@ def load_model(path: str | Path) -> Trained:
 
 
 def shipped(name: str) -> Path:
-    """Folder of a checkpoint that comes with the course: "digits" or "mnist", each with a model and a classifier."""
+    """Folder of a checkpoint that comes with the course: "digits", "mnist", each with a classifier, and "digits-classes"."""
     known = sorted(p.parent.name for p in ASSETS.glob("*/model.json"))
     if name not in known:
         raise CheckpointError(f"no shipped checkpoint {name!r}; shipped: {', '.join(known)}")
@@ -117,7 +117,7 @@ def shipped(name: str) -> Path:
 
 
 def find_checkpoint(name: str) -> Path:
-    """The folder of a checkpoint: a shipped name ("digits", "mnist") or a path."""
+    """The folder of a checkpoint: a shipped name (see shipped) or a path."""
     return Path(name) if os.sep in name or Path(name, "model.json").exists() else shipped(name)
 
 
@@ -125,6 +125,14 @@ def load_classifier(name: str) -> Classifier:
     """The shipped digit classifier for "digits" (8x8) or "mnist" (28x28), in eval mode; its features() feed frechet_distance."""
     weights, _ = load_tensors(shipped(name), "classifier")
     net = Classifier()
+    net.load_state_dict({key: x.float() for key, x in weights.items()})
+    return net.eval().requires_grad_(False)
+
+
+def load_noisy_classifier(name: str = "digits") -> NoisyClassifier:
+    """The shipped classifier of noisy digits, (x_t, t) -> logits, for the times and the schedule of the model beside it; in eval mode."""
+    weights, meta = load_tensors(shipped(name), "noisy_classifier")
+    net = NoisyClassifier(**meta["net"])
     net.load_state_dict({key: x.float() for key, x in weights.items()})
     return net.eval().requires_grad_(False)
 
