@@ -1,6 +1,7 @@
 """Make the checkpoints that the course ships, each by one command:
 
 python benchmarks/train_shipped.py classifier digits    # the ruler; then the same for mnist
+python benchmarks/train_shipped.py noisy digits         # the guide of chapter 16: a classifier of noisy pictures
 python benchmarks/train_shipped.py model mnist          # resumes where it stopped; then the same for digits
 python benchmarks/train_shipped.py ship mnist           # fp16 weights and the model card with scores into the package
 python benchmarks/train_shipped.py card mnist           # the card alone, measured from the shipped weights; goes on if it was stopped
@@ -11,6 +12,7 @@ import argparse
 import torch
 import torch.nn.functional as F
 from model_card import write_card
+from noisy_classifier import train_noisy_classifier
 
 from ddpm_course import TrainConfig, UNetConfig, load_model, train
 from ddpm_course.checkpoint import ASSETS, rng, save_model, save_tensors
@@ -86,11 +88,13 @@ def ship(name: str, with_scores: bool = True) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("classifier", "model", "ship", "preview", "card"))
+    parser.add_argument("what", choices=("classifier", "noisy", "model", "ship", "preview", "card"))
     parser.add_argument("name", choices=RECIPES)
     args = parser.parse_args()
     if args.what == "classifier":
         train_classifier(args.name)
+    elif args.what == "noisy":
+        train_noisy_classifier(args.name)
     elif args.what == "model":
         train(RECIPES[args.name])
     elif args.what == "card":
