@@ -67,7 +67,7 @@ def test_killed_again_and_again_while_saving_nothing_is_lost(tmp_path: Path) -> 
     """A run that saves at every step is killed at random moments and started again, in the same folder; then it is compared."""
     out = tmp_path / "run"
     command = [sys.executable, "-c", KILLER, str(HERE), str(out), "5", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env={**os.environ, "CI": "1"})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, "CI": "1"})
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(done.stdout)
     assert all(row["found"] >= row["seen"] and row["warnings"] == 0 for row in report)  # every state that was there is readable
@@ -276,7 +276,9 @@ def test_refusals_come_at_once_and_write_nothing(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = dataclasses.replace(TINY, out=str(tmp_path / "run"))
-    train_data = trainer.load("digits")  # once, so that the clock sees the refusal alone
+    import accelerate  # noqa: F401  (so that the clock sees the refusal alone)
+
+    train_data = trainer.load("digits")
     start = time.process_time()
     with pytest.raises(error, match=text):
         train(dataclasses.replace(config, **change))
