@@ -170,15 +170,15 @@ def core_seconds(job, repeats=3, in_a_row=2):
 with torch.no_grad():
     square, maps, long, target = torch.randn(1024, 1024), torch.randn(16, 128, 32, 32), torch.randn(128, 128, 32, 32), torch.empty(128, 128, 32, 32)
     conv, norm, numbers = nn.Conv2d(128, 128, 3, padding=1), nn.GroupNorm(32, 128), long.numel()
-    jobs = {"3×3 conv": (lambda: conv(maps), 2 * 9 * 128 * maps.numel(), 288), "GroupNorm": (lambda: norm(long), 8 * numbers, 1),
+    jobs = {"conv 128": (lambda: conv(maps), 2 * 9 * 128 * maps.numel(), 288), "GroupNorm": (lambda: norm(long), 8 * numbers, 1),
             "SiLU": (lambda: F.silu(long), 5 * numbers, 5 / 8), "sum": (lambda: torch.add(long, long, out=target), numbers, 1 / 8)}
     speed = {name: (at, work / core_seconds(layer)) for name, (layer, work, at) in jobs.items()}
-    peak_here = max(2 * 1024**3 / core_seconds(lambda: square @ square), speed["3×3 conv"][1])
+    peak_here = max(2 * 1024**3 / core_seconds(lambda: square @ square), speed["conv 128"][1])
     band_here = 2 * 4 * numbers / core_seconds(lambda: target.copy_(long))
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.2))
-widths = {f"conv, {width}": 9 * width / 2 for width in (32, 64, 128, 256)}
+widths = {name: 9 * width / 2 for name, width in {"conv 32": 32, "64": 64, "128": 128, "256": 256}.items()}
 paper = {name: (at, min(989e12, 3.35e12 * at)) for name, at in ({"GroupNorm": 2, "SiLU": 5 / 4, "sum": 1 / 4} | widths).items()}
 chips = {"on paper: H100, 16 bit": (989e12, 3.35e12, paper), "measured: one core of this CPU, fp32": (peak_here, band_here, speed)}
 colors = {"GroupNorm": GREEN, "SiLU": ORANGE, "sum": RED}
@@ -192,10 +192,10 @@ for ax, (title, (P, R, dots)) in zip(axes, chips.items(), strict=True):
     ax.set(title=title, xlabel="FLOP per byte", ylabel="GFLOP/s")
 plt.show()
 modest = max(speed["GroupNorm"][1], speed["SiLU"][1])
-print("here, too, the convolution does over eight times as many FLOP/s as GroupNorm or SiLU:", speed["3×3 conv"][1] > 8 * modest)
+print("here, too, the convolution does over eight times as many FLOP/s as GroupNorm or SiLU:", speed["conv 128"][1] > 8 * modest)
 
 # %% [markdown]
-# On the accelerator the ridge lies near 300 operations a byte. A convolution of 128 channels is just beyond it; one of 32 or 64 channels is not, so on such a chip a narrow network wastes most of the arithmetic that was paid for. GroupNorm, SiLU and sums sit two orders of magnitude below the ridge. On a CPU the ridge is lower, because its arithmetic is slower and its memory not by as much. If a dot lies above its slope: parts of the layer's numbers were still in a cache.
+# On the accelerator the ridge lies near 300 operations a byte. A convolution of 64 channels sits right on it, one of 128 beyond it, and one of 32 cannot use more than half of the arithmetic that was paid for. GroupNorm, SiLU and sums sit two orders of magnitude below the ridge. On a CPU the ridge is lower, because its arithmetic is slower and its memory not by as much. Real dots need not lie *on* the roof. Below it: GroupNorm goes over its numbers more than once, and SiLU's exponential takes many instructions. Above the slope: part of the numbers was still in a cache.
 #
 # How much of the paper's network is of the one kind, and how much of the other? We send a batch of 128 through it on paper, and write down for each operation the bytes of its inputs and outputs.
 
@@ -795,12 +795,12 @@ for name, photo in zip(("temple", "flower"), photos, strict=True):
 
 # %%
 mine = load(str(holiday), image_size=48)
-fig, axes = plt.subplots(1, 6, figsize=(9, 2), width_ratios=[size[0] / size[1] for size in kinds.values()])
+fig, axes = plt.subplots(1, 6, figsize=(6.4, 1.3), width_ratios=[size[0] / size[1] for size in kinds.values()])
 for ax, file in zip(axes, kinds, strict=True):
     ax.imshow(Image.open(holiday / "flower" / file), cmap="gray")
-    ax.set_title(file, fontsize=9)
+    ax.set_title(file.split(".")[0], fontsize=9)
     ax.axis("off")
-show_images(as_float(mine.train.images), title="what the network sees: 48×48, three channels", columns=10)
+show_images(as_float(mine.train.images), columns=10, title="what the network sees: 48×48, three channels", ax=plt.subplots(figsize=(6.4, 1))[1])
 plt.show()
 own = train(TrainConfig(data=str(holiday), image_size=32, steps=2, batch_size=4, warmup=1, net=replace(small, channels=3, image_size=32)))
 print("train, validation, test:", [len(part.labels) for part in mine], "; a network trained two steps on them:", len(own.history) == 1)
@@ -838,6 +838,7 @@ axes[3].loglog([47, 187, 800], [47 / 187, 1, 800 / 187], color=BLUE)
 axes[3].set_xticks([47, 187, 800], [47, 187, 800])
 axes[3].set_title("steps, thousands")
 axes[0].legend(fontsize=8)
+axes[0].set_yticks([0.25, 1, 4], ["¼", "1", "4"])
 for ax in axes:
     ax.minorticks_off()
 plt.show()
