@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from ddpm_course import ddim_sample, load_model
-from ddpm_course.checkpoint import ASSETS, load_classifier, load_tensors
+from ddpm_course.checkpoint import ASSETS, load_classifier, load_tensors, rng
 from ddpm_course.data import digits
+from ddpm_course.guidance import batched_guidance
 from ddpm_course.metrics import frechet_distance
 from ddpm_course.prediction import clip_x_0
 
@@ -84,3 +85,20 @@ def test_quality_against_steps_was_measured_on_these_weights() -> None:
     )
     again = frechet_distance(features(x), features(torch.cat([data.val.images, data.test.images])))
     assert again == pytest.approx(report["frechet_distance"]["DDIM"]["5"][0], rel=0.02)
+
+
+def test_guidance_scales_were_measured_on_these_weights() -> None:
+    """benchmarks/guidance_scales.py: the class asked for, in the eyes of a classifier that took no part; one entry is measured again."""
+    report = json.loads((ASSETS.parents[1] / "benchmarks" / "results" / "guidance_scales.json").read_text(encoding="utf-8"))
+    own = load_tensors(ASSETS / "digits-classes", "model")[1]["sha256"][:6] + load_tensors(ASSETS / "digits", "classifier")[1]["sha256"][:6]
+    assert report["weights"] == own and f"`{own}`" in card("digits-classes")
+    assert report["n"] == 359 and len(report["seeds"]) == 3 and {len(floors) for floors in report["floors"].values()} == {5}
+    found = {key: dict(zip(report["scales"], report[key], strict=True)) for key in ("asked_for", "frechet_distance", "precision", "recall")}
+    assert min(found["asked_for"][2.0]) >= 0.95 and abs(sum(found["asked_for"][0.0]) / 3 - 0.1) < 0.03  # 10 classes, label ignored
+    assert max(found["recall"][2.0]) < min(found["recall"][1.0]) and min(found["precision"][2.0]) > max(found["precision"][1.0])
+    data, trained, eyes = digits(), load_model(ASSETS / "digits-classes"), load_classifier("digits")
+    images, y = torch.cat([data.val.images, data.test.images]), torch.cat([data.val.labels, data.test.labels])
+    model = batched_guidance(trained.net, trained.schedule, {"y": y}, {"y": torch.tensor([10])}, 1.0, trained.prediction)
+    x = ddim_sample(clip_x_0(model, trained.schedule), trained.schedule, (359, 1, 8, 8), num_steps=15, generator=rng(0, 17))
+    again = frechet_distance(eyes.features(x), eyes.features(images))
+    assert again == pytest.approx(found["frechet_distance"][1.0][0], rel=0.02)
