@@ -184,7 +184,8 @@ def guidance_scores(name: str) -> list[str]:
         "",
         f"n = {report['n']} samples a seed, each asked for the label of one held-out digit; seeds {listed(report['seeds'], 0)}. "
         "Scale 1 is the conditional model, 0 the unconditional one. Class asked for: in the eyes of the ruler. "
-        "Spread: distance of the features from the mean of their class, that of held-out digits = 1.",
+        "Spread: distance of the features from the mean of their class, that of held-out digits = 1. "
+        "The floor's training digits have the same labels.",
         "",
         f"| scale | {' | '.join(keys.values())} |",
         "|---|---|---|---|---|---|",

@@ -403,7 +403,7 @@ assert sure[2.0] > max(report["floors"]["precision"]) > min(report["floors"]["pr
 # - **Distance:** lowest at $s=1$, at about one and a half floors, and twice as large at $s=2$. No wonder: $s=1$ is the one scale at which the model tries to draw from the data.
 # - **Precision:** at the floor for $s=1$, above it for 2 and 3. Guided digits are more typical than real ones.
 # - **Recall and spread** pay for that. A third of the real digits of a class have no sample near them any more, and the samples of a class lie a fifth closer together. (At $s=0$ the "class" is the label that was ignored, so that number means nothing.)
-# - **Beyond 3 it turns round.** At $s=8$ precision falls below the floor, and the spread grows again. Variety has not come back. The plane has shown what happens: the samples leave the place where the data are. Clipping to $[-1,1]$ and 15 steps, few for so strong a pull, have their share in it; this table cannot separate them.
+# - **Beyond 3 it turns round.** At $s=8$ precision falls below the floor, the spread grows again, and even the distance is fooled: it sees mean and covariance, and likes a wider heap. Variety has not come back. The plane has shown what happens: the samples leave the place where the data are. Clipping to $[-1,1]$ and 15 steps, few for so strong a pull, have their share in it; this table cannot separate them.
 #
 # ### Play with it
 #
