@@ -8,6 +8,7 @@ python benchmarks/train_shipped.py card mnist           # the card alone, measur
 """
 
 import argparse
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,19 @@ RECIPES = {
         log_every=200,
         save_every=500,
         out="runs/digits",
+    ),
+    "digits-classes": TrainConfig(
+        data="digits",
+        net=replace(UNetConfig.digits(), num_classes=10),
+        label_dropout=0.2,
+        steps=6000,
+        batch_size=64,
+        lr=1e-3,
+        warmup=200,
+        ema_decay=0.999,
+        log_every=200,
+        save_every=500,
+        out="runs/digits-classes",
     ),
     "mnist": TrainConfig(
         data="mnist5k",
