@@ -14,9 +14,7 @@ from ddpm_course.metrics import frechet_distance
 from ddpm_course.prediction import clip_x_0
 
 HELD_OUT = {"digits": 359, "mnist": 1000}
-# `python benchmarks/train_shipped.py ship mnist` writes the card that makes these pass; then this mark goes.
-PENDING = pytest.mark.xfail(reason="mnist: 4.5 floors at n = 1,000 (2.17, floor 0.48), in training again", strict=False)
-each_card = pytest.mark.parametrize("name", ["digits", pytest.param("mnist", marks=PENDING)])
+each_card = pytest.mark.parametrize("name", list(HELD_OUT))
 
 
 def card(name: str) -> str:
