@@ -72,9 +72,15 @@ def ddim_step(schedule: NoiseSchedule, x_t: Tensor, eps: Tensor, t: Time, s: Tim
     x_t, eps, z: (B, ...); t, s: (B,) or int, s < t. z is not needed at eta = 0 or s = 0.
     """
     check_tensors(x_t=x_t, eps=eps)
-    bar_t, bar_s = schedule.pair(t, s, x_t.ndim)
+    return _from_x_0_hat(schedule, x_t, eps_to_x_0(schedule, x_t, t, eps), eps, t, s, z, eta)
+
+
+def _from_x_0_hat(
+    schedule: NoiseSchedule, x_t: Tensor, x_0_hat: Tensor, eps: Tensor, t: Time, s: Time, z: Tensor | None, eta: float
+) -> Tensor:
+    """ddim_step for those who know x_0_hat already."""
+    _, bar_s = schedule.pair(t, s, x_t.ndim)
     var = ddim_variance(schedule, t, s, float(eta), x_t.ndim)
-    x_0_hat = (x_t - cast((1 - bar_t) ** 0.5, x_t) * eps) / cast(bar_t**0.5, x_t)
     along_eps = (1 - bar_s - var) ** 0.5  # >= 0 for eta <= 1, and exactly 0 at s = 0
     x_s = cast(bar_s**0.5, x_t) * x_0_hat + cast(along_eps, x_t) * eps
     return x_s if eta == 0 or (isinstance(s, int) and s == 0) else x_s + _noise_to_add(x_t, var, z)
@@ -141,7 +147,8 @@ def ddim_stepper(eps_model: EpsModel, schedule: NoiseSchedule, eta: float = 0.0,
         """(x_t, t, s) -> (x_s, x_0_hat)."""
         eps = eps_model(x_t, batch_time(x_t, t))
         z = draw(x_t.shape, x_t, generator) if s > 0 and eta > 0 else None
-        return ddim_step(schedule, x_t, eps, t, s, z, eta), eps_to_x_0(schedule, x_t, t, eps)
+        x_0_hat = eps_to_x_0(schedule, x_t, t, eps)
+        return _from_x_0_hat(schedule, x_t, x_0_hat, eps, t, s, z, eta), x_0_hat
 
     return step
 

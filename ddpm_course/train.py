@@ -19,6 +19,7 @@ from .errors import CheckpointError, ConfigError
 from .feed import Condition, Feed, batch_indices, batch_noise, check_splits, label_condition, part_of
 from .images import png_bytes
 from .losses import diffusion_loss, min_snr_weight
+from .memory import keep_memory
 from .models import UNet
 from .prediction import as_eps_model, clip_x_0
 from .runs import FiniteWatch, RunFolder, accelerator_for, pack, restore_tuples, unpack
@@ -61,6 +62,8 @@ class Run:
             raise ConfigError(f"sample_every draws grey or colour pictures, not {tuple(images.shape[1:])}: leave it 0")
         self.accelerator = accelerator_for(config)
         self.device, rank, processes = self.accelerator.device, self.accelerator.process_index, self.accelerator.num_processes
+        if self.device.type == "cpu":
+            keep_memory()
         config.check_batches(len(images), processes)
         self.feed = Feed(config, images, self.device, rank, processes)
         held_out = as_float(splits.val.images, torch.arange(min(HELD_OUT, len(splits.val.images))))

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "ddpm_course"
 # Lowest first. A module may import from its own row and from those before it.
 LAYERS = [
     ["errors"],
-    ["schedule", "gaussian", "models", "metrics", "images", "pictures"],
+    ["schedule", "gaussian", "models", "metrics", "images", "memory", "pictures"],
     ["forward", "data"],
     ["scores"],
     ["posterior"],

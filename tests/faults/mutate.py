@@ -35,7 +35,7 @@ FILES: dict[str, tuple[str, ...]] = {  # file -> the functions to break; empty: 
     "gaussian": (),
     "elbo": (),
     "losses": (),
-    "sampling": ("", "time_grid", "_noise_to_add", "ddpm_step", "ddim_variance", "ddim_step", "check_grid", "trajectory"),
+    "sampling": ("", "time_grid", "_noise_to_add", "ddpm_step", "ddim_variance", "ddim_step", "_from_x_0_hat", "check_grid", "trajectory"),
     "exact": (),
 }
 CHAPTERS = {
