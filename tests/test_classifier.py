@@ -1,12 +1,13 @@
 """The classifier of noisy pictures: shapes, its sense of time, its gradient, and the shipped one against its card."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from ddpm_course import load_model, q_sample, shipped
-from ddpm_course.checkpoint import load_classifier, load_noisy_classifier
+from ddpm_course.checkpoint import load_classifier, load_noisy_classifier, load_tensors
 from ddpm_course.data import digits
 from ddpm_course.errors import ShapeError
 from ddpm_course.guidance import gradient_of
@@ -86,3 +87,11 @@ def test_on_noise_it_beats_the_classifier_of_clean_digits_and_at_the_end_it_know
     x, _ = noisy_digits(1000)
     sure = guide(x, torch.full((len(x),), 1000)).softmax(1).max(1).values
     assert float(sure.mean()) < 0.3
+
+
+def test_guidance_was_measured_on_these_weights() -> None:
+    file = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "guided.json"
+    results = json.loads(file.read_text(encoding="utf-8"))
+    for name, digest in results["weights"]["sha256"].items():
+        assert load_tensors(shipped("digits"), name)[1]["sha256"].startswith(digest), f"{name} changed: python benchmarks/guided.py scales"
+    assert results["scales"]["3.0"]["hit"] >= 0.9 and {row["n"] for row in results["scales"].values()} == {359}

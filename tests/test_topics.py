@@ -166,6 +166,16 @@ ROWS: dict[str, list[str]] = {
         "13_score_and_ode: (13.22) limit. Measured: the error falls with order 2",
         "test_solvers::test_with_almost_no_signal_at_the_end_v_forgives_what_eps_does_not",
     ],
+    "27 classifier guidance: the eps form exact to 1e-10, the mean shift only as T grows; the wish comes true on digits": [
+        "test_guidance::test_the_eps_form_with_the_exact_classifier_is_the_conditional",
+        "test_guidance::test_the_mean_shift_is_exact_only_as_steps_become_small",
+        "test_classifier::test_the_shipped_one_is_as_good_as_its_card_says",
+        "16_classifier_guidance: eps form = eps of the class alone to 1e-10: True",
+        "16_classifier_guidance: (16.6) limit. Measured: the error falls with order 1.5",
+        "16_classifier_guidance: n = 1,000, scale 3: the requested class in at least 90 %: True",
+        "16_classifier_guidance: n = 1,000, no guidance: the requested class in about 10 % (6 to 14): True",
+    ],
+    "28 one model per class, on the same budget, beside guidance": ["16_classifier_guidance: one model per class"],
     "24 data: range, flips where they make sense, splits; the test part is read once": [
         "test_data::test_split_is_disjoint_complete_and_follows_the_seed",
         "test_data::test_images_in_another_range_are_refused",
