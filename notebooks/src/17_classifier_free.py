@@ -26,7 +26,7 @@ from ddpm_course.checkpoint import load_classifier, load_tensors, rng
 from ddpm_course.checks import check, must_pass
 from ddpm_course.data import digits
 from ddpm_course.guidance import batched_guidance, classifier_free, classifier_guided, scale_from_w
-from ddpm_course.metrics import frechet_distance
+from ddpm_course.metrics import frechet_distance, recall
 from ddpm_course.mistakes import MISTAKES, gap
 from ddpm_course.plots import BLUE, GREY, ORANGE, curves, scatter, show_images, show_rows, style, versus
 from ddpm_course.proofs import Expect, agrees, bar_t, derive, eps, equation, unit, x_t, z
@@ -403,7 +403,17 @@ assert sure[2.0] > max(report["floors"]["precision"]) > min(report["floors"]["pr
 # - **Distance:** lowest at $s=1$, at about one and a half floors, and twice as large at $s=2$. No wonder: $s=1$ is the one scale at which the model tries to draw from the data.
 # - **Precision:** at the floor for $s=1$, above it for 2 and 3. Guided digits are more typical than real ones.
 # - **Recall and spread** pay for that. A third of the real digits of a class have no sample near them any more, and the samples of a class lie a fifth closer together. (At $s=0$ the "class" is the label that was ignored, so that number means nothing.)
-# - **Beyond 3 it turns round.** At $s=8$ precision falls below the floor, the spread grows again, and even the distance is fooled: it sees mean and covariance, and likes a wider heap. Variety has not come back. The plane has shown what happens: the samples leave the place where the data are. Clipping to $[-1,1]$ and 15 steps, few for so strong a pull, have their share in it; this table cannot separate them.
+# - **Beyond 3 it turns round.** At $s=8$ precision falls below the floor, recall and spread grow again, and even the distance falls. Is variety back? Two things could be to blame: 15 steps are few for so strong a pull, and $\hat x_0$ is cut to $[-1,1]$ at each of them. It is the cut. Sixty steps give the same numbers (tried, not shown). Without the cut, recall goes on falling:
+
+# %%
+uncut = eyes.features(draw_digits(labels, 8.0, clip=False))
+last_row = report["scales"].index(8.0)
+print(f"s = 8, not clipped: recall below 0.5 {recall(real, uncut) < 0.5}; clipped it was {report['recall'][last_row][0]:.1f}")
+print(f"and the distance is above that of every clipped scale from 1 on: {frechet_distance(uncut, real) > max(row[0] for row in report['frechet_distance'][1:])}")
+assert recall(real, uncut) < 0.5 < 0.65 < report["recall"][last_row][0]
+
+# %% [markdown]
+# So a clipped scale of 8 is not what it says: the more is exaggerated, the more is cut off. Whoever compares scales has to say what else is done to the guess.
 #
 # ### Play with it
 #
