@@ -35,6 +35,20 @@ class Dropout(nn.Dropout):
         return x * kept.to(x.dtype).div_(1 - self.p)
 
 
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution; in bf16 on a CPU as a matrix product, which is what it is, and up to twice as fast."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, in, H, W) -> (B, out, H, W)."""
+        if x.device.type != "cpu" or x.dtype != torch.bfloat16:
+            return super().forward(x)
+        weight = self.weight.flatten(1).to(x.dtype).expand(len(x), -1, -1)
+        return torch.baddbmm(self.bias.to(x.dtype)[:, None], weight, x.flatten(2)).unflatten(2, x.shape[2:])
+
+
 class ResBlock(nn.Module):
     """GroupNorm-SiLU-conv twice around the time, plus the input itself.   (B, in, H, W) -> (B, out, H, W).   Ho appendix B.
 
@@ -49,7 +63,7 @@ class ResBlock(nn.Module):
             self.time = nn.Linear(time_channels, out_channels * (2 if time_as == "scale_shift" else 1))
         self.norm_2, self.conv_2 = group_norm(out_channels, groups), nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.dropout = Dropout(dropout)
-        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.skip = Pointwise(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x (B, in, H, W), time (B, time_channels) -> (B, out, H, W)."""
@@ -153,7 +167,7 @@ class Merge(nn.Module):
     def __init__(self, how: str, channels: int, skip_channels: int) -> None:
         super().__init__()
         self.how, self.out_channels = how, channels + (skip_channels if how == "concat" else 0)
-        self.fit = nn.Conv2d(skip_channels, channels, 1) if how == "add" and skip_channels != channels else nn.Identity()
+        self.fit = Pointwise(skip_channels, channels) if how == "add" and skip_channels != channels else nn.Identity()
 
     def forward(self, h: Tensor, skip: Tensor) -> Tensor:
         """h (B, channels, H, W), skip (B, skip_channels, H, W) -> (B, out_channels, H, W)."""
