@@ -72,7 +72,8 @@ def ddim_step(schedule: NoiseSchedule, x_t: Tensor, eps: Tensor, t: Time, s: Tim
     x_t, eps, z: (B, ...); t, s: (B,) or int, s < t. z is not needed at eta = 0 or s = 0.
     """
     check_tensors(x_t=x_t, eps=eps)
-    return _from_x_0_hat(schedule, x_t, eps_to_x_0(schedule, x_t, t, eps), eps, t, s, z, eta)
+    x_0_hat = eps_to_x_0(schedule, x_t, t, eps)
+    return _from_x_0_hat(schedule, x_t, x_0_hat, eps, t, s, z, eta)
 
 
 def _from_x_0_hat(

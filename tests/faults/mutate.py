@@ -101,6 +101,7 @@ EQUIVALENT: list[tuple[str, str, str, str, str]] = [
             "var = ddim_variance(",
             "return mean + _noise_to_add(x_t, var, z)",
             "else x_s + _noise_to_add(x_t, var, z)",
+            "return _from_x_0_hat(schedule, x_t, x_0_hat",
         )
     ),
     ("sampling", "return x_s if eta == 0", "s", "t", "at s = 0 the variance is 0, so that the noise left in is 0 too"),
