@@ -15,20 +15,24 @@
 
 # %%
 import copy
+import json
 import sys
 import tempfile
 from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import matplotlib.pyplot as plt
+import numpy as np
 import sympy as sp
 import torch
+from PIL import Image
 from torch import nn
 
 from ddpm_course import FiniteData, UNet, UNetConfig, cosine_schedule, ddim_sample, q_sample
 from ddpm_course.checkpoint import load_classifier, load_model, shipped
 from ddpm_course.checks import check, must_pass
-from ddpm_course.data import check_images, digits, random_flip
+from ddpm_course.data import as_float, check_images, digits, load, random_flip
 from ddpm_course.ema import ema_decay, ema_of
 from ddpm_course.errors import CheckpointError, DataError
 from ddpm_course.losses import diffusion_loss
@@ -343,11 +347,12 @@ print("without warm-up the average is still nearly the random start:", held_out_
 # %% [markdown]
 # ## Live: real handwritten digits
 #
-# Now the real size: the U-Net of chapter 07 with 701,345 parameters, 400 steps of 64 pictures. That is about 18 times through the data and takes well under a minute on two idle CPU cores. (On a machine with a GPU, set the environment variable `DDPM_COURSE_SCALE=gpu`: the same cell then runs longer and with larger batches.) In your own session a progress bar moves; here it is switched off.
+# Now the real size: the U-Net of chapter 07 with 701,345 parameters, 320 steps of 64 pictures. That is about 14 times through the data and takes well under a minute on two idle CPU cores. (On a machine with a GPU, set the environment variable `DDPM_COURSE_SCALE=gpu`: the same cell then runs longer and with larger batches.) In your own session a progress bar moves; here it is switched off.
 
 # %%
 live_config = TrainConfig(
-    steps=at_scale(cpu=400, gpu=6000), batch_size=at_scale(cpu=64, gpu=256), lr=at_scale(cpu=4e-3, gpu=2e-3),
+    net=UNetConfig.digits(),
+    steps=at_scale(cpu=320, gpu=6000), batch_size=at_scale(cpu=64, gpu=256), lr=at_scale(cpu=4e-3, gpu=2e-3),
     ema_decay=at_scale(cpu=0.99, gpu=0.999), log_every=at_scale(cpu=40, gpu=200),
     device=at_scale(cpu="cpu", gpu="cuda"), warmup=50, prediction="v", schedule="cosine", data="digits")
 live = train(live_config)
@@ -522,6 +527,55 @@ print("fixed network, 20 batches of 64: the loss wobbles by between 0.005 and 0.
 # That is as much as the validation loss falls over the last few hundred steps. So never judge by two single batches. Average, or use fixed times and fixed noise, as `validation_loss` does.
 
 # %% [markdown]
+# ## Which learning rate, which batch size?
+#
+# The two belong together. A small batch takes many steps with noisy gradients, a large one few steps with calm gradients. We let every run see the same 12,800 pictures, choose on the *validation* part, and repeat with two seeds. It takes ten minutes, so it was done beforehand, by `python benchmarks/ablations.py sweep`; this cell reads what it wrote.
+
+# %%
+sweep = json.loads(Path("../benchmarks/results/ablations-sweep.json").read_text())["runs"]
+table = {}
+for name, run in sweep.items():
+    setting, seed = name.split(" | ")
+    rate, size = (float(part.split()[1]) for part in setting.split(", "))
+    table.setdefault((rate, int(size)), []).append(run["val"])
+rates, batches = sorted({key[0] for key in table}), sorted({key[1] for key in table})
+fig, ax = plt.subplots(figsize=(7, 3.2))
+for size in batches:
+    runs = torch.tensor([table[rate, size] for rate in rates])
+    ax.errorbar(rates, runs.mean(1), yerr=runs.std(1), marker="o", capsize=4, label=f"batch {size}, {12_800 // size} steps")
+ax.set(xscale="log", xlabel="highest learning rate", ylabel="validation loss", title="12,800 pictures, two seeds each")
+ax.legend()
+plt.show()
+
+# %%
+mean = {key: sum(runs) / len(runs) for key, runs in table.items()}
+for size in batches:
+    best = min(rates, key=lambda rate: mean[rate, size])
+    print(f"batch {size:3d}: best of {len(rates)} rates {best:g}, validation loss {mean[best, size]:.3f}")
+small_wins = min(mean[rate, 16] for rate in rates) < min(mean[rate, 64] for rate in rates) < min(mean[rate, 256] for rate in rates)
+print("at an equal number of pictures the smaller batch wins:", small_wins)
+
+# %% [markdown]
+# Three things to see. Each curve is a valley: too slow on the left, unsteady on the right, and wide enough that a factor of three hardly hurts. The valley of batch 64 lies to the right of that of batch 16: calmer gradients bear larger steps. And at an *equal number of pictures* the small batch wins clearly, for it takes sixteen times as many steps as the large one. What the figure does not show is time: a graphics card computes a batch of 256 nearly as fast as one of 16, so there the large batch is cheap. Chapter 15 does that sum. At batch 256 the largest rate fails outright: fifty steps are not enough to recover from a wild start.
+#
+# ## What did each speed-up buy?
+#
+# One training step of the MNIST network on one CPU core, switches turned on one after the other (`python benchmarks/speedups.py`; medians within one run). Ratios differ from machine to machine: this one has instructions for 16-bit numbers. Measure on yours before you believe any list, this one included.
+
+# %%
+buys = json.loads(Path("../benchmarks/results/speedups.json").read_text())
+fig, ax = plt.subplots(figsize=(7, 2.4))
+names = [row["switch"] for row in buys["rows"]]
+ax.barh(names[::-1], [row["speedup"] for row in buys["rows"]][::-1])
+ax.set(xlabel="pictures a second, as a multiple of the first", title=f"batch {buys['batch']}, {buys['threads']} thread, each with all those above it")
+ax.axvline(1, color="grey", linewidth=1)
+plt.show()
+for row in buys["rows"]:
+    print(f"{row['switch']:24} x {row['speedup']:.1f}")
+
+# %% [markdown]
+# The lesson is in the short bars. A special kernel, a fused optimiser and an average computed all at once are worth having on large networks and graphics cards; for one million weights on a CPU core nobody can measure them, because nearly all the time goes into convolutions. What helps is to make *those* cheaper: numbers of 16 bits (chapter 15 says what may go wrong), and a quarter of the positions. The last bar is another network, so it may only be judged by quality after equal time.
+#
 # ## How do I resume?
 #
 # Give the run a folder, `out=...`, and it saves there every `save_every` steps: weights, average, optimiser, step number. If the power fails, call `train` with the *same* configuration again. We test it the hard way: a power cut in step 14, a fresh start, and then each weight must equal that of a run without interruption, bit for bit.
@@ -530,10 +584,10 @@ print("fixed network, 20 batches of 64: the loss wobbles by between 0.005 and 0.
 engine = sys.modules["ddpm_course.train"]
 
 
-def power_cut(config, x_0, step):
+def power_cut(config, x_0, step, size=None):
     if step == 13:
         raise KeyboardInterrupt("the power fails")
-    return batch_noise(config, x_0, step)
+    return batch_noise(config, x_0, step, size)
 
 
 with tempfile.TemporaryDirectory() as folder:
@@ -562,7 +616,7 @@ assert all(torch.equal(a, b) for a, b in pairs) and resumed.history[-1]["val_los
 # %% [markdown]
 # ## Can I use my own pictures?
 #
-# Honestly: at this point of the course `train` knows two data sets by name, `"digits"` and `"mnist5k"`. Reading a folder of pictures comes later in the course. But the hand-written loop takes *any* tensor (N, C, H, W) in $[-1,1]$ whose height and width fit the network. What has to be done to a picture is always the same, and it is short: lay transparent pixels (the fourth channel of RGBA) over a plain background, make it grey if the network is grey, crop to a square, shrink, scale.
+# Yes. Where a data set's name may stand, the path of a folder may stand too: `train(TrainConfig(data="holiday/photos"))`. What has to be done to a picture is always the same, and it is short: lay transparent pixels (the fourth channel of RGBA) over a plain background, make it grey if the network is grey, crop to a square, shrink, scale. By hand:
 
 # %%
 def prepare(rgba, size=8):
@@ -582,6 +636,24 @@ assert int(judge(mine).argmax()) == 1
 print("shape", tuple(mine.shape), " the classifier reads a", int(judge(mine).argmax()))
 
 # %% [markdown]
+# The package does the same for a whole folder, and takes care of what goes wrong silently elsewhere: a 16-bit grey file keeps its range, a photo that the camera marked as turned is turned, a file that cannot be read is named. Here is a folder as people have them: grey, colour with transparency, three shapes, one file too deep for 8 bits.
+
+# %%
+with tempfile.TemporaryDirectory() as photos:
+    noise = np.random.default_rng(0)
+    for i in range(12):
+        Image.fromarray(noise.integers(0, 256, (30, 40), dtype=np.uint8)).save(f"{photos}/grey_{i}.png")
+        Image.fromarray(noise.integers(0, 256, (50, 33, 4), dtype=np.uint8)).save(f"{photos}/see_through_{i}.png")
+    Image.fromarray(np.full((32, 32), 65535, dtype=np.uint16)).save(f"{photos}/deep.png")  # 16 bits, white
+    own = load(photos, image_size=16)
+    few_steps = train(TrainConfig(data=photos, image_size=16, steps=2, batch_size=8, warmup=1))
+everything = torch.cat([as_float(part.images) for part in own])
+assert everything.shape == (25, 3, 16, 16) and int((everything == 1).flatten(1).all(1).sum()) == 1  # the deep one is white
+print("25 files of three kinds ->", tuple(everything.shape), " trained:", few_steps.history[-1]["step"], "steps")
+
+# %% [markdown]
+# From the command line it is one line: `python -m ddpm_course train --data holiday/photos --image-size 32 --out runs/mine`. Subfolders become classes (`--classes`), `--flip` mirrors half of the pictures, and files that do not fit into memory are decoded while the network works. [From laptop to cluster](../docs/laptop_to_cluster.md) has the lines for one graphics card and for many.
+#
 # How many pictures do you need? There is no honest single number. With a few dozen, the network learns them by heart (see the perfect denoiser). The 1,438 digits here are few, and enough only because they are tiny and alike.
 
 # %% [markdown]
@@ -595,7 +667,7 @@ assert abs(test_loss - history["val_loss"][-1]) < 0.05
 print(f"test loss (n = {len(data.test.images)}), read once: within 0.05 of the validation loss: True")
 
 # %% [markdown]
-# The two agree, so we have not fitted the validation part noticeably. (A sweep over learning rate and batch size, chosen on validation data, comes in a later issue of the course.)
+# The two agree, so we have not fitted the validation part noticeably.
 #
 # ### Play with it
 #
