@@ -11,7 +11,7 @@ UID := $(shell id -u)
 HEADLESS := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname -s)),,1)
 
 .DEFAULT_GOAL := help
-.PHONY: help course test chapter exercises refresh times tree equations faults check lint browser-test constraints clean
+.PHONY: help course test chapter exercises refresh times tree equations faults bench check lint browser-test constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -66,6 +66,9 @@ faults: $(VENV)/.test  ## break every displayed equation and every formula of th
 	@OMP_NUM_THREADS=1 $(BIN)/python notebooks/equations.py mutants
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/faults/mutate.py
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/faults/mutate.py --notebooks --formulas
+
+bench: $(VENV)/.test  ## speed beside diffusers and lucidrains, in one run (the peers: pip install -e '.[bench]')
+	@$(BIN)/python benchmarks/bench.py $(BENCH)
 
 check: $(VENV)/.course  ## compare notebooks with their masters, without executing
 	@$(BIN)/python notebooks/build.py check

@@ -184,6 +184,17 @@ ROWS: dict[str, list[str]] = {
         "08_train: recognised upright: over 95 %; mirrored: under 50 %",
         "08_train: read once",
     ],
+    "23 the U-Net's parts: counts, checkerboard, t; skip, upsampling, attention and time measured with three seeds": [
+        "test_unet::test_cifar10_has_exactly_the_parameters_of_the_paper",
+        "07_unet: ablations-parts.json",
+        "07_unet: without skips or time clearly worse",
+        "07_unet: nearest + conv",
+    ],
+    "25 optimiser, warm-up, clipping, EMA; rate against batch on validation data": [
+        "test_ema::test_buffers_are_copied_never_averaged",
+        "08_train: ablations-sweep.json",
+        "08_train: at an equal number of pictures the smaller batch wins: True",
+    ],
     "26 mixed precision; accumulation and checkpointing; one GPU, many, many machines": [
         "test_train::test_autocast_reaches_the_network_alone",
         "test_train::test_accumulated_micro_batches_equal_the_full_batch",

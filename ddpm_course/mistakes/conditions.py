@@ -117,7 +117,7 @@ def _shares(dropped: Callable[..., Tensor]) -> Tensor:
 M28 = Mistake(
     number=28,
     title="the labels of the whole batch are dropped at once",
-    chapter="08_train",
+    chapter="17_classifier_free",
     why="One throw of the dice for a batch makes all of its labels go or stay together: the mean share is right and "
     "the gradient far noisier; "
     "throw once per example.",

@@ -403,7 +403,7 @@ class Waves(nn.Module):
 def small_net(out):
     return nn.Sequential(Waves(), nn.Linear(18, 88), nn.SiLU(), nn.Linear(88, 88), nn.SiLU(), nn.Linear(88, out))
 
-
+# %%
 class Race(NamedTuple):
     points: torch.Tensor  # (n, D)
     steps: int
