@@ -90,4 +90,14 @@ EXERCISES = {
             "That is the law at t = 0; at t the class has the variance 1 - bar c.": lambda s, c, bar: 1 / (1 + s * c / (1 - c)),
         },
     ),
+    "16.5": Exercise(
+        answer=-0.2 / 0.6 - (-0.5 / 0.6),  # a difference of scores
+        hint="g = (eps of all - eps of the class) / sqrt(1 - alpha_bar).",
+        wrong={
+            "The sign: a score is minus the noise.": -0.5,
+            "That is the difference of the noises; a score is the noise divided by its standard deviation.": 0.3,
+            "You divided by the variance; the standard deviation of the noise is sqrt(1 - alpha_bar).": 0.3 / 0.36,
+            "You divided by sqrt(alpha_bar), the share of the signal.": 0.3 / 0.8,
+        },
+    ),
 }

@@ -395,7 +395,7 @@ assert 0.06 < without < 0.14
 # %% [markdown]
 # ### What it costs
 #
-# Obedience is not the only thing. Chapter 14 ended with a warning: every kind of steering trades variety for closeness to the wish. Here is the trade, measured with $n=359$ samples for each scale (`python benchmarks/guided.py scales`), all with the same noise, by the features of the same judge. The grey band is the floor: real training digits in place of the samples, five seeds.
+# Obedience is not the only thing. Chapter 14 ended with a warning: every kind of steering trades variety for closeness to the wish. Here is the trade, measured with $n=359$ samples for each scale (`python benchmarks/guided.py scales`), all with the same noise, by the features of the same judge. The bands are the floors: real training digits in place of the samples, five seeds.
 
 # %%
 results = json.loads(Path("../benchmarks/results/guided.json").read_text())
@@ -629,6 +629,22 @@ def guided_variance(scale, c, bar):
 
 
 must_pass("16.4", guided_variance)
+
+# %% [markdown]
+# **16.5 ★★** Two networks look at the same $x_t$, with $\bar\alpha_t=0.64$. One was trained on all digits and answers $\hat\varepsilon=0.5$, the other on sevens alone and answers $0.2$. Which gradient $\nabla\log p(y{=}7\mid x_t)$ do they imply together?
+
+# %% [markdown] tags=["hint"]
+# **Hint 16.5**
+#
+# Solve (16.3) for $g$. Its left side is the noise of the class.
+
+# %% tags=["exercise"]
+implied = ...
+check("16.5", implied)
+
+# %% tags=["solution"]
+implied = (0.5 - 0.2) / (1 - 0.64) ** 0.5
+must_pass("16.5", implied)
 
 # %% [markdown]
 # ## What comes next
