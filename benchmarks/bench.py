@@ -38,7 +38,7 @@ class Budget:
 
 BUDGETS = {
     "smoke": Budget(1, {"small": 16}, (2, 2), False),
-    "quick": Budget(3, {"big": 8, "small": 64}, (64, 50), False),
+    "quick": Budget(3, {"big": 16, "small": 64}, (64, 50), False),
     "full": Budget(7, {"big": 16, "small": 64}, (64, 50), True),
 }
 GPU_BATCHES = {"big": 256, "small": 512}
@@ -79,7 +79,7 @@ def measured(size: str, budget: Budget, args: argparse.Namespace) -> dict[str, A
     from peers import Setting, contenders
     from worker import Worker, interleaved
 
-    batch = GPU_BATCHES[size] if args.device == "cuda" else budget.batches[size]
+    batch = args.batch or (GPU_BATCHES[size] if args.device == "cuda" else budget.batches[size])
     setting, names = Setting(size, batch, args.device), contenders(args.device, compiled=size in args.compile)
     if size == "big":
         names = {name: build for name, build in names.items() if "patches" not in name}
@@ -110,10 +110,14 @@ def measured(size: str, budget: Budget, args: argparse.Namespace) -> dict[str, A
 
 
 def fill(result: dict[str, Any]) -> None:
-    """Medians, FLOP/s and the share of the convolution ceiling; a compiled contender has the FLOPs of its uncompiled twin."""
+    """Medians, FLOP/s and the share of the convolution ceiling.
+
+    diffusers' network is ours, so it gets our FLOPs: torch's counter does not see the backward pass of its attention kernel.
+    """
     flops = {row["name"]: row["flop_per_image"] for row in result["rows"] if "flop_per_image" in row}
     for row in result["rows"]:
-        per_image = flops.get(row["name"], flops.get(row["name"].replace(" compile", "")))
+        twin = "ours bf16" if row["name"].startswith("diffusers") and "ours bf16" in flops else row["name"].replace(" compile", "")
+        per_image = flops.get(twin)
         row["median"] = statistics.median(row["train"]) if row["train"] else None
         if row["median"] and per_image:
             precision = "bf16" if "bf16" in row["name"] else "fp32"
@@ -172,6 +176,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: seconds of the process, with --threads 1")
     parser.add_argument("--compile", nargs="*", default=["small"], help="networks for which torch.compile takes part (minutes on a CPU)")
     parser.add_argument("--only", nargs="*", default=[], help="contenders whose name contains one of these")
+    parser.add_argument("--networks", nargs="*", help="big, small; by default what the budget names")
+    parser.add_argument("--batch", type=int, help="instead of the budget's")
+    parser.add_argument("--tag", default="", help="part of the file's name")
     parser.add_argument("--steps", type=int, default=0, help="training steps a turn")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
@@ -188,7 +195,7 @@ def main() -> None:
     report: dict[str, Any] = {"budget": args.budget, "clock": args.clock, "machine": machine(args.device, args.threads)}
     print(report["machine"], flush=True)
     report["networks"] = []
-    for size in budget.batches:
+    for size in args.networks or budget.batches:
         result = measured(size, budget, args)
         fill(result)
         result["ratios"] = ratios(result)
@@ -201,7 +208,7 @@ def main() -> None:
     print("Microseconds a step on a 2-D toy:", {key: round(x, 1) for key, x in report["us_per_step"].items()})
     print(f"A sampling loop beside its network calls: {100 * report['loop_overhead']['overhead']:.2f} % more")
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / f"bench-{args.device}.json").write_text(json.dumps(report, indent=1) + "\n")
+    (args.out / f"bench-{args.device}{args.tag}.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
