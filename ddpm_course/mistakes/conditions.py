@@ -61,7 +61,7 @@ def _mean_of_the_bell(t: int) -> float:
 M33 = Mistake(
     number=33,
     title="guidance by a shift of the mean at x_t is taken for the shift of eps",
-    chapter="09_sampling",
+    chapter="16_classifier_guidance",
     why="The eps form is exact for an exact classifier; the shift by Σ is an approximation for small steps, and Σ = "
     "β̃ silences it at t = 1, "
     "where β̃ is 0.",
@@ -80,7 +80,7 @@ M33B = Mistake(
     number=33,
     form="b",
     title="guidance by a shift of the mean with the gradient taken at μ, and Σ = β, is taken for the shift of eps",
-    chapter="09_sampling",
+    chapter="16_classifier_guidance",
     why="The gradient at μ is a third approximation; all three agree as the steps get small, and in ten steps none of the shifts is exact.",
     wrong=wrong_guided__at_mean,
     right=right_guided,
