@@ -178,7 +178,7 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         "batch_size = 5000 exceeds the 1438 training pictures",
     ),
     "odd image size": (lambda: dc.UNetConfig(image_size=9, multipliers=(1, 2)), "image_size 9 cannot be halved 1 times .* multiple of 2"),
-    "wrong picture size": (lambda: NET(torch.zeros(2, 1, 7, 7), LONG), r"takes pictures \(B, 1, 8, 8\), got \(2, 1, 7, 7\)"),
+    "wrong picture size": (lambda: NET(torch.zeros(2, 1, 7, 7), LONG), r"takes pictures \(B, 1, H, W\) with H and W .* got \(2, 1, 7, 7\)"),
     "one t for two": (lambda: NET(X, torch.tensor([3])), r"one entry a picture, \(2,\), got \(1,\); use torch\.full"),
     "MLP on pictures": (lambda: dc.MLP()(X, LONG), r"takes points \(B, 2\)"),
     "oracle of another shape": (lambda: MODEL(torch.zeros(2, 64), LONG), r"points of shape \(1, 8, 8\), got a batch .* \(2, 64\)"),

@@ -15,11 +15,9 @@
 
 # %%
 import copy
-import json
 import sys
 import tempfile
 from dataclasses import replace
-from pathlib import Path
 from unittest import mock
 
 import matplotlib.pyplot as plt
@@ -532,6 +530,9 @@ print("fixed network, 20 batches of 64: the loss wobbles by between 0.005 and 0.
 # The two belong together. A small batch takes many steps with noisy gradients, a large one few steps with calm gradients. We let every run see the same 12,800 pictures, choose on the *validation* part, and repeat with two seeds. It takes ten minutes, so it was done beforehand, by `python benchmarks/ablations.py sweep`; this cell reads what it wrote.
 
 # %%
+import json
+from pathlib import Path
+
 sweep = json.loads(Path("../benchmarks/results/ablations-sweep.json").read_text())["runs"]
 table = {}
 for name, run in sweep.items():
