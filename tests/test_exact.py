@@ -227,3 +227,12 @@ def test_refusals() -> None:
         FiniteData(torch.zeros(2, 2)).log_prob(torch.zeros(1, 2))
     with pytest.raises(CourseError):
         FiniteData(torch.zeros(0, 2))
+
+
+def test_the_best_variance_at_a_time_for_all_and_a_time_for_each() -> None:
+    law, schedule = ExactGaussian(torch.tensor([0.4, -0.2]), torch.tensor([[0.3, 0.1], [0.1, 0.5]])), linear_schedule(20)
+    variance = law.variance(schedule)
+    each = torch.tensor([3, 7])
+    torch.testing.assert_close(variance(9, each), torch.stack([variance(9, 3), variance(9, 7)]))
+    torch.testing.assert_close(variance(torch.tensor([9, 12]), 7), torch.stack([variance(9, 7), variance(12, 7)]))
+    torch.testing.assert_close(variance(9, 3), law.reverse_cov(schedule, 9, 3).diagonal())

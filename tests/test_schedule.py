@@ -185,3 +185,12 @@ def test_alpha_bar_must_fall_and_stay_above_zero() -> None:
         NoiseSchedule([0.0, 0.5])
     with pytest.raises(ScheduleError, match="vector"):
         NoiseSchedule([[0.1, 0.2]])
+
+
+def test_a_copy_for_another_device_is_made_once_and_is_alpha_bar() -> None:
+    schedule, elsewhere = linear_schedule(20), torch.device("cpu", 0)  # not equal to torch.device("cpu"), so it counts as another one
+    copy = schedule._table(elsewhere)
+    assert torch.equal(copy, schedule.alpha_bar) and schedule._table(elsewhere) is copy
+    assert schedule._table(torch.device("cpu")) is schedule.alpha_bar
+    assert schedule._table(torch.device("mps")) is schedule.alpha_bar  # no float64 there
+    assert schedule.to("cpu")._copies == {}

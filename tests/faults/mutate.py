@@ -49,6 +49,11 @@ CHAPTERS = {
     "sampling": ("10", "09"),
     "exact": ("00", "09", "06", "03"),
 }
+ALSO = {  # tests of a module's functions that stand beside those who use them
+    "posterior": ("test_variance.py",),
+    "elbo": ("test_likelihood.py",),
+    "exact": ("test_variance.py", "test_editing.py"),
+}
 # Mutants that compute the same, or change only what no test on a CPU can see: (file, part of the line, original, mutated, why).
 EQUIVALENT: list[tuple[str, str, str, str, str]] = [
     *((file, "ndim: int = 1", "1", "0", "ndim = 0 and ndim = 1 both give a vector") for file in ("schedule", "posterior", "sampling")),
@@ -64,6 +69,12 @@ EQUIVALENT: list[tuple[str, str, str, str, str]] = [
         for change in [("lower > 0", "(lower >= 0)"), ("lower", "upper"), ("0", "1")]
     ),
     ("elbo", "cast(var_of(t), x_0)", "x_0", "x_t", "x_t has the type of x_0"),
+    ("elbo", "term, var = x_0.new_zeros(len(x_0))", "x_0", "x_t", "x_t has the type, place and shape of x_0"),
+    ("elbo", "_variance_of(schedule, variance, x_0.ndim)(t), x_0)", "x_0", "x_t", "x_t has the type and axes of x_0"),
+    ("elbo", "if bool(first.any()) else 0.0", "0.0", "1.5", "it is written to no place at all"),
+    ("posterior", "one_each = isinstance(value, Tensor)", "t", "s", "a tensor t comes with a tensor s"),
+    ("exact", "torch.broadcast_tensors(", "True", "False", "broadcast tensors are equally long"),
+    ("exact", "torch.allclose(self.cov, self.cov.T", "1e-9", "1.5000000000000002e-09", "the limit is a choice, above rounding"),
     ("elbo", "x_0.new_zeros(len(x_0), 0)", "x_0", "x_t", "x_t has the type and length of x_0"),
     *(
         ("exact", "float(self.eigenvalues[0]) < -1e-12", *change, "the limit is a choice, above rounding and below any mistake")
@@ -335,7 +346,7 @@ def ask_tests(folder: Path, file: str, first: list[str]) -> str:
             if report.failed:
                 failed.append("while collecting")
 
-    for name in (f"test_{file}.py", "test_bad_input.py"):
+    for name in (f"test_{file}.py", *ALSO.get(file, ()), "test_bad_input.py"):
         code = pytest.main([*PYTEST, str(TESTS / name)], plugins=[Ear()])
         if code:
             return failed[0] if failed else f"pytest exit code {int(code)}"
