@@ -63,6 +63,20 @@ def both_ways(step: Step, schedule: NoiseSchedule, edit: Edit, generator: torch.
     return either
 
 
+def _walk(
+    eps_model: EpsModel,
+    schedule: NoiseSchedule,
+    edit: Edit,
+    like: Tensor,
+    times: list[int],
+    variance: Variance,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """DDPM along these times, up and down, from fresh noise of the shape of `like`, with the edit after every step down."""
+    step = both_ways(ddpm_stepper(eps_model, schedule, variance, generator), schedule, edit, generator)
+    return last(trajectory(step, draw(like.shape, like, generator), times))
+
+
 def inpaint(
     eps_model: EpsModel,
     schedule: NoiseSchedule,
@@ -80,9 +94,7 @@ def inpaint(
     """
     check_tensors(known=known)
     times = repaint_times(time_grid(schedule.T, num_steps).tolist(), resamplings, jump)
-    edit = keep_known(schedule, known, mask, generator)
-    step = both_ways(ddpm_stepper(eps_model, schedule, variance, generator), schedule, edit, generator)
-    return last(trajectory(step, draw(known.shape, known, generator), times))
+    return _walk(eps_model, schedule, keep_known(schedule, known, mask, generator), known, times, variance, generator)
 
 
 def low_pass(x: Tensor, factor: int) -> Tensor:
@@ -126,11 +138,9 @@ def super_resolve(
 
     A network trained on (large, small) pairs does better: pass it the enlarged picture as condition=.   SR3 section 2.
     """
-    large = enlarge(low, factor)
     times = repaint_times(time_grid(schedule.T, num_steps).tolist(), resamplings)
     edit = keep_low_frequencies(schedule, low, factor, generator)
-    step = both_ways(ddpm_stepper(eps_model, schedule, variance, generator), schedule, edit, generator)
-    return last(trajectory(step, draw(large.shape, large, generator), times))
+    return _walk(eps_model, schedule, edit, enlarge(low, factor), times, variance, generator)
 
 
 def times_from(schedule: NoiseSchedule, strength: float, num_steps: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -30,11 +31,16 @@ def check_splits(splits: Splits, name: str) -> None:
                 check_images(images, name)
 
 
+@lru_cache(maxsize=4)
+def epoch_order(seed: int, n: int, epoch: int) -> Tensor:
+    """The permutation (n,) of an epoch, from (seed, epoch); drawn once, however many steps ask for a part of it. Not to be changed."""
+    return torch.randperm(n, generator=rng(seed, 1, epoch))
+
+
 def batch_indices(config: TrainConfig, n: int, step: int) -> Tensor:
     """Which of n examples step sees, (batch_size,): each epoch is a fresh permutation from (seed, epoch); a short rest is dropped."""
     epoch, position = divmod(step, n // config.batch_size)
-    order = torch.randperm(n, generator=rng(config.seed, 1, epoch))
-    return order[position * config.batch_size : (position + 1) * config.batch_size]
+    return epoch_order(config.seed, n, epoch)[position * config.batch_size : (position + 1) * config.batch_size].clone()
 
 
 def batch_noise(config: TrainConfig, x_0: Tensor, step: int, size: int | None = None) -> tuple[Tensor, Tensor]:
@@ -82,8 +88,7 @@ class Feed:
         """batch_indices on the device; an epoch's order is moved there once, so that no step waits for a copy."""
         epoch, position = divmod(step, len(self.images) // self.config.batch_size)
         if epoch != self._epoch:
-            order = torch.randperm(len(self.images), generator=rng(self.config.seed, 1, epoch))
-            self._epoch, self._order = epoch, order.to(self.device)
+            self._epoch, self._order = epoch, epoch_order(self.config.seed, len(self.images), epoch).to(self.device)
         return self._order[position * self.config.batch_size : (position + 1) * self.config.batch_size]
 
     def _decoded(self, step: int) -> Tensor:
