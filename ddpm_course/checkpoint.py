@@ -4,9 +4,9 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import safetensors.torch
 import torch
@@ -18,6 +18,7 @@ from .prediction import EpsModel, as_eps_model
 from .schedule import NoiseSchedule
 
 ASSETS = Path(__file__).parent / "assets"
+NETWORKS: dict[str, tuple[type[nn.Module], type]] = {"unet": (UNet, UNetConfig)}  # name in the JSON -> network, and its one argument
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -84,14 +85,37 @@ class Trained:
         return as_eps_model(self.net, self.schedule, self.prediction, **cond)
 
 
+def describe(net: nn.Module) -> dict[str, Any]:
+    """What rebuilds a network of NETWORKS: its name there, and its config as JSON-able values."""
+    for name, (kind, _) in NETWORKS.items():
+        if type(net) is kind:
+            return {name: asdict(net.config)}
+    raise CheckpointError(f"models are of {sorted(NETWORKS)}, got {type(net).__name__}; save other networks with save_tensors")
+
+
+def config_from(cls: type, values: dict[str, Any]) -> Any:
+    """A config from JSON: lists are tuples, and inner configs are configs again."""
+    hints = get_type_hints(cls)
+    inner: dict[str, Any] = {key: config_from(hints[key], v) if is_dataclass(hints.get(key)) else v for key, v in values.items()}
+    return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in inner.items()})
+
+
+def rebuild(weights: dict[str, Tensor], meta: dict[str, Any]) -> nn.Module:
+    """The network that describe() described, with these weights, float32, in eval mode, without gradients. KeyError if it is none."""
+    name = next((key for key in NETWORKS if key in meta), "")
+    if not name:
+        raise KeyError(f"none of {sorted(NETWORKS)} is described in it")
+    kind, config = NETWORKS[name]
+    net = kind(config_from(config, meta[name]))
+    net.load_state_dict({key: x.float() for key, x in weights.items()})
+    return net.eval().requires_grad_(False)
+
+
 def save_model(folder: str | Path, trained: Trained, half: bool = False) -> None:
-    """Save a Trained U-Net into a folder; `half` stores the weights as fp16 (for shipping; half the size)."""
-    if not isinstance(trained.net, UNet):
-        raise CheckpointError(f"save_model writes U-Nets, got {type(trained.net).__name__}; save other networks with save_tensors")
+    """Save a Trained network of NETWORKS into a folder; `half` stores the weights as fp16 (for shipping; half the size)."""
+    meta = describe(trained.net) | {"prediction": trained.prediction, "config": trained.config, "history": trained.history}
     weights = {key: x.half() if half else x for key, x in trained.net.state_dict().items()}
-    weights["schedule.beta"] = trained.schedule.beta[1:]
-    meta = {"unet": asdict(trained.net.config), "prediction": trained.prediction, "config": trained.config, "history": trained.history}
-    save_tensors(folder, "model", weights, meta)
+    save_tensors(folder, "model", weights | {"schedule.beta": trained.schedule.beta[1:]}, meta)
 
 
 def load_model(path: str | Path) -> Trained:
@@ -99,9 +123,7 @@ def load_model(path: str | Path) -> Trained:
     weights, meta = load_tensors(path, "model")
     try:
         schedule = NoiseSchedule(weights.pop("schedule.beta"))
-        net = UNet(UNetConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in meta["unet"].items()}))
-        net.load_state_dict({key: x.float() for key, x in weights.items()})
-        return Trained(net.eval().requires_grad_(False), schedule, meta["prediction"], meta["config"], meta["history"])
+        return Trained(rebuild(weights, meta), schedule, meta["prediction"], meta["config"], meta["history"])
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} holds no model that save_model wrote: {error}; train again, or see shipped()") from error
     except RuntimeError as error:

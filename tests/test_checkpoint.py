@@ -1,5 +1,6 @@
 """Saved, killed, damaged: what can be read is right, and what is not right is refused."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from ddpm_course import CourseError, Trained, UNet, UNetConfig, cosine_schedule, load_model, rescale_zero_terminal_snr, save_model, shipped
-from ddpm_course.checkpoint import load_tensors, rng, save_tensors, write_atomic
+from ddpm_course.checkpoint import config_from, load_tensors, rng, save_tensors, write_atomic
 from ddpm_course.errors import CheckpointError
 
 CONFIG = UNetConfig(8, 1, 8, (1, 2), 1, (4,), groups=4, dropout=0.2)
@@ -163,9 +164,21 @@ def test_missing_things_are_named(tmp_path: Path, trained: Trained) -> None:
     assert issubclass(CheckpointError, CourseError)
 
 
-def test_only_unets_are_saved_as_models(tmp_path: Path) -> None:
+def test_only_known_networks_are_saved_as_models(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="got Linear; save other networks with save_tensors"):
         save_model(tmp_path, Trained(torch.nn.Linear(1, 1), cosine_schedule(5)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_configs_within_configs_come_back() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Outer:
+        inner: UNetConfig
+        sizes: tuple[int, ...]
+        name: str = "a"
+
+    outer = Outer(UNetConfig.digits(), (1, 2))
+    assert config_from(Outer, json.loads(json.dumps(dataclasses.asdict(outer)))) == outer
 
 
 def test_tensors_of_any_layout_and_type_come_back(tmp_path: Path) -> None:
