@@ -85,6 +85,11 @@ class Trained:
         return as_eps_model(self.net, self.schedule, self.prediction, **cond)
 
 
+def is_registered(net: nn.Module) -> bool:
+    """Whether save_model can save this network: its class is one of NETWORKS."""
+    return any(type(net) is kind for kind, _ in NETWORKS.values())
+
+
 def describe(net: nn.Module) -> dict[str, Any]:
     """What rebuilds a network of NETWORKS: its name there, and its config as JSON-able values."""
     for name, (kind, _) in NETWORKS.items():

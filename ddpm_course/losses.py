@@ -10,6 +10,8 @@ from .posterior import Variance, reverse_variance
 from .prediction import TO_EPS, target
 from .schedule import Coefficient, NoiseSchedule, Time
 
+Loss = Callable[..., Tensor]  # (net, schedule, x_0, t, eps, prediction, **cond) -> one number for each example (B,), as diffusion_loss
+
 
 def simple_loss(prediction: Tensor, wanted: Tensor) -> Tensor:
     """Mean square error per example, (B,). With eps in both places this is L_simple.   Ho eq. 14."""

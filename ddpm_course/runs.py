@@ -8,6 +8,8 @@ import os
 import platform
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +187,24 @@ class FiniteWatch:
             raise NonFiniteError(
                 f"the {name} is {float(value)} at step {step}; lower lr or grad_clip, look at the data, use fp32. Saved states are finite"
             )
+
+
+@contextmanager
+def opened(run: Any) -> Iterator[None]:
+    """Lock a Run's folder, start its logs, and leave both in order whatever happens."""
+    main = run.accelerator.is_main_process
+    if run.folder and main:
+        run.folder.lock()
+    try:
+        run.accelerator.wait_for_everyone()
+        if run.config.tensorboard:
+            run.accelerator.init_trackers("logs")
+        yield
+    finally:
+        run.feed.close()
+        run.accelerator.unwrap_model(run.net, keep_fp32_wrapper=False)
+        if run.config.tensorboard:
+            for tracker in run.accelerator.trackers:  # end_training would end the processes' group as well
+                tracker.finish()
+        if run.folder and main:
+            run.folder.unlock()

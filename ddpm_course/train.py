@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .checkpoint import Trained, rng, save_model, write_atomic
+from .checkpoint import Trained, is_registered, rng, save_model, write_atomic
 from .config import TrainConfig, at_scale, learning_rate, net_for
 from .data import Split, Splits, as_float, load
 from .ema import ema_of
 from .errors import CheckpointError, ConfigError
 from .feed import Condition, Feed, batch_indices, batch_noise, check_splits, label_condition, part_of
 from .images import png_bytes
-from .losses import diffusion_loss, min_snr_weight
+from .losses import Loss, diffusion_loss, min_snr_weight
 from .memory import keep_memory
 from .models import UNet
 from .prediction import as_eps_model, clip_x_0
-from .runs import FiniteWatch, RunFolder, accelerator_for, pack, restore_tuples, unpack
+from .runs import FiniteWatch, RunFolder, accelerator_for, opened, pack, restore_tuples, unpack
 from .sampling import ddim_sample
 from .schedule import SCHEDULES, NoiseSchedule
 
@@ -52,9 +52,14 @@ class Run:
     """The state of one training run: weights, their average, the optimiser, the step and the history."""
 
     def __init__(
-        self, config: TrainConfig, data: Splits | None = None, net: nn.Module | None = None, condition: Condition | None = None
+        self,
+        config: TrainConfig,
+        data: Splits | None = None,
+        net: nn.Module | None = None,
+        condition: Condition | None = None,
+        loss: Loss = diffusion_loss,
     ) -> None:
-        self.config, self.step, self.history = config, 0, []
+        self.config, self.step, self.history, self.loss = config, 0, [], loss
         splits = load(config.data, image_size=config.image_size) if data is None else data
         images = splits.train.images
         check_splits(splits, config.data)
@@ -90,6 +95,7 @@ class Run:
         self.net, self.optimizer = self.accelerator.prepare(self.raw, optimizer)  # autocast and data parallelism, around the network alone
         self.forward = self.net
         if config.compile != "off":
+            torch.backends.cudnn.benchmark |= self.device.type == "cuda"  # try the algorithms for each shape once, and keep the fastest
             self.forward = torch.compile(self.net, mode=None if config.compile == "default" else config.compile)
 
     def one_step(self) -> Tensor:
@@ -106,7 +112,7 @@ class Run:
             part = slice(start, start + size)
             with nullcontext() if part.stop == len(x_0) else self.accelerator.no_sync(self.net):  # gradients meet at the last part
                 told = part_of(cond, part)
-                losses = diffusion_loss(self.forward, self.schedule, x_0[part], t[part], eps[part], config.prediction, **told)
+                losses = self.loss(self.forward, self.schedule, x_0[part], t[part], eps[part], config.prediction, **told)
                 if config.weighting == "min_snr":
                     losses = losses * min_snr_weight(self.schedule, t[part], config.prediction).to(losses)
                 loss = losses.sum() / len(x_0)
@@ -152,7 +158,7 @@ class Run:
 
     def publish(self) -> None:
         """What belongs to the newest state: the averaged network for sampling, and the log."""
-        if isinstance(self.raw, UNet):
+        if is_registered(self.raw):
             save_model(self.folder.path, self.trained())
         self.folder.write_log(self.history)
 
@@ -194,36 +200,22 @@ class Run:
         return Trained(self.ema.module.eval(), self.schedule, self.config.prediction, config, self.history)
 
 
-@contextmanager
-def _open(run: Run) -> Iterator[None]:
-    """Lock the folder, start the logs, and leave both in order whatever happens."""
-    main = run.accelerator.is_main_process
-    if run.folder and main:
-        run.folder.lock()
-    try:
-        run.accelerator.wait_for_everyone()
-        if run.config.tensorboard:
-            run.accelerator.init_trackers("logs")
-        yield
-    finally:
-        run.feed.close()
-        run.accelerator.unwrap_model(run.net, keep_fp32_wrapper=False)
-        if run.config.tensorboard:
-            for tracker in run.accelerator.trackers:  # end_training would end the processes' group as well
-                tracker.finish()
-        if run.folder and main:
-            run.folder.unlock()
-
-
-def train(config: TrainConfig, data: Splits | None = None, net: nn.Module | None = None, condition: Condition | None = None) -> Trained:
+def train(
+    config: TrainConfig,
+    data: Splits | None = None,
+    net: nn.Module | None = None,
+    condition: Condition | None = None,
+    loss: Loss = diffusion_loss,
+) -> Trained:
     """Run (or resume) a training run; returns the averaged network and its history. Quiet where CI is set.   Ho Algorithm 1.
 
     data, net: your own instead of config's; condition: keywords for the network, from (split, index (B,), generator); see feed.py.
+    loss: what a step minimises, with diffusion_loss's arguments and answer. Validation always measures diffusion_loss.
     """
     with torch.random.fork_rng():
-        run = Run(config, data, net, condition)
+        run = Run(config, data, net, condition, loss)
         quiet = bool(os.environ.get("CI")) or not run.accelerator.is_main_process
-        with _open(run):
+        with opened(run):
             run.resume()
             with tqdm(total=config.steps, initial=run.step, disable=quiet, unit="step") as bar:
                 _loop(run, bar)

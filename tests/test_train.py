@@ -391,3 +391,12 @@ def test_a_network_that_does_not_fit_the_pictures_is_refused_before_training(tmp
     with pytest.raises(CourseError, match="takes pictures"):
         train(dataclasses.replace(TINY, out=str(tmp_path)), some_pictures(channels=3))
     assert not list(tmp_path.iterdir())
+
+
+def test_another_loss_is_minimised_and_validation_stays() -> None:
+    """Twice diffusion_loss, with a gradient clip that bites either way, logs twice the loss; the validation loss does not follow."""
+    config = smaller(steps=1, log_every=1, grad_clip=1e-3)
+    plain = train(config, some_pictures()).history[0]
+    twice = train(config, some_pictures(), loss=lambda *given, **cond: 2 * diffusion_loss(*given, **cond)).history[0]
+    assert twice["loss"] == pytest.approx(2 * plain["loss"], rel=1e-6)
+    assert twice["val_loss"] == pytest.approx(plain["val_loss"], rel=1e-4)
