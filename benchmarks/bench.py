@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peers import Setting, contenders
+from worker import Worker, interleaved
 
 RESULTS = Path(__file__).parent / "results"
 PEERS = ("torch", "diffusers", "accelerate", "denoising-diffusion-pytorch", "numpy")
@@ -41,7 +43,7 @@ BUDGETS = {
     "quick": Budget(3, {"big": 16, "small": 64}, (64, 50), False),
     "full": Budget(7, {"big": 16, "small": 64}, (64, 50), True),
 }
-GPU_BATCHES = {"big": 256, "small": 512}
+GPU_BATCHES = {"big": 128, "small": 256}  # 128: the paper's
 
 
 def machine(device: str, threads: int) -> dict[str, Any]:
@@ -59,35 +61,43 @@ def machine(device: str, threads: int) -> dict[str, Any]:
 
 
 def ceilings(size: str, batch: int, device: str) -> dict[str, float]:
-    """FLOP/s of a large matrix product and of the network's own convolutions, in both precisions."""
+    """FLOP/s of a large matrix product and of the network's own convolutions, in both precisions (on a GPU fp32 means TF32 there)."""
     from ceiling import convolution, convolutions, matmul
     from peers import NETWORKS
 
     from ddpm_course import UNet
 
+    torch.backends.cudnn.benchmark = True
     net = UNet(NETWORKS[size]).to(device).eval()
     shapes = convolutions(net, torch.zeros(1, 3, 32, 32, device=device))
     found = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         found[f"matmul {name}"] = matmul(device, dtype, 8192 if device == "cuda" else 2048)
-        found |= {f"convolution {name} {k}": x for k, x in convolution(shapes, min(batch, 64), device, dtype, 2).items()}
+        some = batch if device == "cuda" else min(batch, 64)
+        found |= {f"convolution {name} {k}": x for k, x in convolution(shapes, some, device, dtype, 2).items()}
     return found
 
 
-def measured(size: str, budget: Budget, args: argparse.Namespace) -> dict[str, Any]:
-    """Everything about one network: ceilings between the rounds, contenders in turns."""
-    from peers import Setting, contenders
-    from worker import Worker, interleaved
-
+def opened(size: str, budget: Budget, args: argparse.Namespace) -> tuple[Setting, list[Worker]]:
+    """The contenders of one network, each in its process, taking their first steps: the compiler's work is spread over the cores."""
     batch = args.batch or (GPU_BATCHES[size] if args.device == "cuda" else budget.batches[size])
     setting, names = Setting(size, batch, args.device), contenders(args.device, compiled=size in args.compile)
     if size == "big":
         names = {name: build for name, build in names.items() if "patches" not in name}
     names = [name for name in names if not args.only or any(part in name for part in args.only)]
     workers = [Worker(name, setting, args.threads) for name in names]
-    steps = max(1, args.steps or (20 if args.device == "cuda" else 1))
+    if args.device == "cuda":
+        for worker in workers:
+            worker.ask("warm", 12)
+    return setting, workers
+
+
+def measured(setting: Setting, workers: list[Worker], budget: Budget, args: argparse.Namespace) -> dict[str, Any]:
+    """Everything about one network: ceilings between the rounds, contenders in turns."""
+    size, batch, gpu = setting.size, setting.batch, args.device == "cuda"
+    names, steps = [worker.name for worker in workers], max(1, args.steps or (20 if gpu else 1))
     try:
-        facts = {worker.name: worker("warm", 12 if args.device == "cuda" else 2) for worker in workers}
+        facts = {worker.name: worker.answer() if gpu else worker("warm", 2) for worker in workers}
         top, train = [], {name: [] for name in names}
         for _ in range(budget.rounds):
             top.append(ceilings(size, batch, args.device))
@@ -96,7 +106,7 @@ def measured(size: str, budget: Budget, args: argparse.Namespace) -> dict[str, A
         memory = {worker.name: worker("memory") for worker in workers}
         sampling = {}
         if size == "small":
-            sampling = interleaved(workers, lambda w: w("sample", *budget.sampled), 1 + (budget.rounds > 3))
+            sampling = interleaved(workers, lambda w: w("sample", *budget.sampled), 3 if gpu else 1 + (budget.rounds > 3))
         problems = {worker.name: worker.problem for worker in workers if worker.problem}
     finally:
         for worker in workers:
@@ -116,7 +126,8 @@ def fill(result: dict[str, Any]) -> None:
     """
     flops = {row["name"]: row["flop_per_image"] for row in result["rows"] if "flop_per_image" in row}
     for row in result["rows"]:
-        twin = "ours bf16" if row["name"].startswith("diffusers") and "ours bf16" in flops else row["name"].replace(" compile", "")
+        plain = row["name"].removesuffix(" default").replace(" compile", "")
+        twin = "ours bf16" if row["name"].startswith("diffusers") and "ours bf16" in flops else plain
         per_image = flops.get(twin)
         row["median"] = statistics.median(row["train"]) if row["train"] else None
         if row["median"] and per_image:
@@ -184,6 +195,12 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def saved(report: dict[str, Any], args: argparse.Namespace) -> None:
+    """What is known so far, as JSON."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / f"bench-{args.device}{args.tag}.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
 def main() -> None:
     """Measure, print, save."""
     from loops import growth, image_overhead, toy_steps
@@ -195,20 +212,22 @@ def main() -> None:
     report: dict[str, Any] = {"budget": args.budget, "clock": args.clock, "machine": machine(args.device, args.threads)}
     print(report["machine"], flush=True)
     report["networks"] = []
-    for size in args.networks or budget.batches:
-        result = measured(size, budget, args)
+    sizes = args.networks or list(budget.batches)
+    early = {size: opened(size, budget, args) for size in sizes} if args.device == "cuda" else {}
+    for size in sizes:
+        result = measured(*(early.get(size) or opened(size, budget, args)), budget, args)
         fill(result)
         result["ratios"] = ratios(result)
         report["networks"].append(result)
         print(table(result), "\n" + "\n".join(f"{key}: {value:.2f}" for key, value in result["ratios"].items()), "\n", flush=True)
+        saved(report, args)
     report["us_per_step"] = toy_steps(args.device, budget.rounds)
     report["loop_overhead"] = image_overhead(args.device, 64 if budget.rounds > 1 else 2, 10, budget.rounds)
     report["growth"] = growth(args.device, budget.rounds) if budget.growth else []
     report["seconds"], report["load_after"] = time.perf_counter() - begun, list(os.getloadavg())
     print("Microseconds a step on a 2-D toy:", {key: round(x, 1) for key, x in report["us_per_step"].items()})
     print(f"A sampling loop beside its network calls: {100 * report['loop_overhead']['overhead']:.2f} % more")
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / f"bench-{args.device}{args.tag}.json").write_text(json.dumps(report, indent=1) + "\n")
+    saved(report, args)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from ddpm_course import TrainConfig, UNetConfig, as_eps_model, clip_x_0, ddim_sample
+from ddpm_course import TrainConfig, UNetConfig, as_eps_model, clip_x_0, compiled, ddim_sample
 from ddpm_course.data import Split, Splits
 
 SMALL = UNetConfig(base_channels=32, multipliers=(1, 2, 2), attention_sizes=(8,), groups=8)
@@ -58,7 +58,7 @@ def autocast(setting: Setting, on: bool) -> Any:
     return torch.autocast(setting.device, torch.bfloat16) if on else nullcontext()
 
 
-def ours(setting: Setting, bf16: bool = True, compiled: str = "off", config: UNetConfig | None = None) -> Contender:
+def ours(setting: Setting, bf16: bool = True, mode: str = "off", config: UNetConfig | None = None) -> Contender:
     """The package's own trainer, step by step."""
     from ddpm_course.train import Run
 
@@ -67,14 +67,15 @@ def ours(setting: Setting, bf16: bool = True, compiled: str = "off", config: UNe
     precision = "bf16" if bf16 else "fp32"
     train_config = TrainConfig(
         net=config or setting.config(), prediction="eps", schedule="linear", batch_size=setting.batch, lr=1e-4, steps=10**6,
-        precision=precision, compile=compiled, device=setting.device,
+        precision=precision, compile=mode, device=setting.device,
     )  # fmt: skip
     run = Run(train_config, Splits(*parts))
+    drawing = compiled(run.raw) if mode != "off" else run.raw
 
     def net(x_t: Tensor, t: Tensor) -> Tensor:
-        """The network as it trains: compiled, in 16 bit, if that is asked for."""
+        """The network for sampling: compiled, in 16 bit, if that is asked for."""
         with autocast(setting, bf16):
-            return run.forward(x_t, t)
+            return drawing(x_t, t)
 
     @torch.no_grad()
     def sample(n: int, steps: int) -> Tensor:
@@ -107,7 +108,7 @@ def diffusers_network(config: UNetConfig) -> nn.Module:
     )
 
 
-def diffusers(setting: Setting, bf16: bool = False, channels_last: bool = False, compiled: str = "off", fused: bool = False) -> Contender:
+def diffusers(setting: Setting, bf16: bool = False, channels_last: bool = False, mode: str = "off", fused: bool = False) -> Contender:
     """The step of diffusers' unconditional example: accelerate, AdamW, clipping, a schedule of the learning rate, EMAModel, .item()."""
     from accelerate import Accelerator
     from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler
@@ -123,7 +124,7 @@ def diffusers(setting: Setting, bf16: bool = False, channels_last: bool = False,
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, **({"fused": True} if fused else {}))
     rates = get_scheduler("cosine", optimizer, num_warmup_steps=500, num_training_steps=10**6)
     model, optimizer, rates = accelerator.prepare(net, optimizer, rates)
-    forward = model if compiled == "off" else torch.compile(model, mode=None if compiled == "default" else compiled)
+    forward = model if mode == "off" else torch.compile(model, mode=None if mode == "default" else mode)
     scheduler = DDPMScheduler(1000)
 
     def step() -> float:
@@ -223,8 +224,10 @@ def contenders(device: str, compiled: bool = True) -> dict[str, Callable[[Settin
         "ours bf16, 2x2 patches": lambda s: ours(s, config=PATCHED),
     }
     if compiled:
-        table["diffusers bf16 compile"] = lambda s: diffusers(s, bf16=True, channels_last=gpu, compiled=mode, fused=gpu)
+        table["diffusers bf16 compile"] = lambda s: diffusers(s, bf16=True, channels_last=gpu, mode=mode, fused=gpu)
     if compiled and gpu:
-        table["ours bf16 compile"] = lambda s: ours(s, compiled=mode)
-        table["ours bf16 compile, 2x2 patches"] = lambda s: ours(s, compiled=mode, config=PATCHED)
+        table["ours bf16 compile"] = lambda s: ours(s, mode=mode)
+        table["ours bf16 compile default"] = lambda s: ours(s, mode="default")
+        table["diffusers bf16 compile default"] = lambda s: diffusers(s, bf16=True, channels_last=True, mode="default", fused=True)
+        table["ours bf16 compile, 2x2 patches"] = lambda s: ours(s, mode=mode, config=PATCHED)
     return table

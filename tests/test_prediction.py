@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ddpm_course import (
     NoiseSchedule,
+    UNet,
+    UNetConfig,
     as_eps_model,
     clip_x_0,
     eps_to_score,
@@ -193,3 +195,15 @@ def test_a_compiled_network_is_compiled_in_the_mode_asked_for(monkeypatch: pytes
     monkeypatch.setattr(torch, "compile", lambda net, **options: asked.append(options) or net)
     compiled(lambda x, t: x), compiled(lambda x, t: x, mode="max-autotune")
     assert asked == [{"mode": "reduce-overhead"}, {"mode": "max-autotune"}]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_graph_on_a_gpu_answers_like_the_network() -> None:
+    torch.manual_seed(0)
+    net = UNet(UNetConfig.digits()).cuda().eval()
+    fast = compiled(net)
+    with torch.no_grad():
+        asked = [(torch.randn(4, 1, 8, 8, device="cuda"), torch.randint(1, 1001, (4,), device="cuda")) for _ in range(4)]
+        answers = [fast(x, t) for x, t in asked]  # kept over later calls, which reuse the graph's memory
+        for (x, t), answer in zip(asked, answers, strict=True):
+            torch.testing.assert_close(answer, net(x, t), rtol=1e-3, atol=1e-3)
