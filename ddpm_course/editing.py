@@ -1,13 +1,15 @@
 """Editing while sampling: what changes the state is an edit (x_s, s) -> x_s; a pair (t, s) with s > t goes back up in time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .data import Split
 from .errors import ShapeError, ValueCourseError, check_tensors
 from .forward import draw, q_sample, q_step
+from .pictures import to_float
 from .posterior import Variance
 from .prediction import EpsModel
 from .sampling import Edit, Step, ddim_sample, ddim_stepper, ddpm_stepper, last, time_grid, trajectory
@@ -109,6 +111,26 @@ def enlarge(x: Tensor, factor: int, mode: str = "nearest") -> Tensor:
     return F.interpolate(x, scale_factor=float(factor), mode=mode)
 
 
+def small_picture_condition(factor: int, mode: str = "nearest") -> Callable[[Split, Tensor, torch.Generator | None], dict[str, Tensor]]:
+    """The condition= of train() for super-resolution: beside x_t the network sees the picture shrunk by `factor` and enlarged again.
+
+    It asks for a UNetConfig with condition_channels = channels. To sample, give enlarge(low, factor, mode) as condition=.   SR3 section 2.
+    """
+
+    def condition(split: Split, index: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """condition (B, C, H, W) for the pictures at these indices; nothing is drawn."""
+        return {"condition": enlarge(low_pass(to_float(split.images[index]), factor), factor, mode)}
+
+    return condition
+
+
+def psnr(x: Tensor, truth: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of pictures in [-1, 1], in decibels, one number a picture (B,): 10 log10(2^2 / mean square error)."""
+    if x.shape != truth.shape:
+        raise ShapeError(f"psnr compares pictures of one shape, got {tuple(x.shape)} and {tuple(truth.shape)}")
+    return 10 * (4 / (x - truth).square().flatten(1).mean(1)).log10()
+
+
 def keep_low_frequencies(schedule: NoiseSchedule, low: Tensor, factor: int, generator: torch.Generator | None = None) -> Edit:
     """The edit that gives x_s the block averages of a noisy version of the small picture `low` (B, C, h, w).
 
@@ -136,7 +158,7 @@ def super_resolve(
 ) -> Tensor:
     """A large picture (B, C, h factor, w factor) whose block averages are `low`, with any unconditional model: no training.
 
-    A network trained on (large, small) pairs does better: pass it the enlarged picture as condition=.   SR3 section 2.
+    A network trained on (large, small) pairs does better: see small_picture_condition.
     """
     times = repaint_times(time_grid(schedule.T, num_steps).tolist(), resamplings)
     edit = keep_low_frequencies(schedule, low, factor, generator)

@@ -5,14 +5,18 @@ import torch
 from torch import Tensor
 
 from ddpm_course import ExactGaussian, GaussianMixture, cosine_schedule, ddpm_sample, linear_schedule
+from ddpm_course.data import Split
 from ddpm_course.editing import (
     both_ways,
+    enlarge,
     image_to_image,
     inpaint,
     keep_known,
     keep_low_frequencies,
     low_pass,
+    psnr,
     repaint_times,
+    small_picture_condition,
     super_resolve,
     times_from,
     translate,
@@ -124,6 +128,29 @@ def test_the_low_frequency_edit_leaves_detail_alone() -> None:
     torch.testing.assert_close(low_pass(y, 2), torch.zeros(3, 1, 2, 2), rtol=0, atol=1e-6)
     enlarged = torch.nn.functional.interpolate(low_pass(x, 2), scale_factor=2.0)
     torch.testing.assert_close(y, x - enlarged, rtol=0, atol=1e-6)
+
+
+def test_the_small_picture_is_what_the_network_is_told() -> None:
+    images = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8, generator=seeded(7))
+    index = torch.tensor([3, 0])
+    as_bytes, as_floats = Split(images, torch.zeros(5)), Split(images.float() / 127.5 - 1, torch.zeros(5))
+    told = small_picture_condition(4)(as_bytes, index, seeded())["condition"]
+    torch.testing.assert_close(told, small_picture_condition(4)(as_floats, index, None)["condition"])
+    assert told.shape == (2, 1, 8, 8)
+    torch.testing.assert_close(told[0, 0, :4, 4:], as_floats.images[3, 0, :4, 4:].mean().expand(4, 4))  # a block is its own average
+    bicubic = small_picture_condition(4, "bicubic")(as_floats, index, None)["condition"]
+    torch.testing.assert_close(bicubic, enlarge(low_pass(as_floats.images[index], 4), 4, "bicubic"))
+
+
+def test_psnr_by_hand() -> None:
+    truth = torch.zeros(3, 1, 2, 2)
+    x = torch.tensor([0.2, 2.0, 0.02])[:, None, None, None].expand(3, 1, 2, 2)
+    torch.testing.assert_close(psnr(x, truth), torch.tensor([20.0, 0.0, 40.0]), rtol=0, atol=1e-4)  # peak 2: 10 log10(4 / 0.04) = 20
+    one_pixel = truth.clone()
+    one_pixel[:, :, 0, 0] = 0.4  # mean over the pixels of a picture, not over the batch
+    torch.testing.assert_close(psnr(one_pixel, truth), torch.full((3,), 20.0), rtol=0, atol=1e-4)
+    with pytest.raises(ShapeError, match="one shape"):
+        psnr(truth, truth[:1])
 
 
 def test_more_strength_keeps_less() -> None:

@@ -15,15 +15,15 @@ PACKAGE = Path(__file__).resolve().parents[1] / "ddpm_course"
 # Lowest first. A module may import from its own row and from those before it.
 LAYERS = [
     ["errors"],
-    ["schedule", "gaussian", "models", "metrics", "images", "memory", "pictures"],
+    ["schedule", "gaussian", "models", "metrics", "images", "memory", "pictures", "captions", "strokes", "series_stats"],
     ["forward", "data"],
-    ["scores"],
+    ["scores", "canvas"],
     ["posterior"],
     ["prediction"],
     ["elbo", "losses", "exact", "sampling", "conventions"],
     ["solvers", "variance", "likelihood"],
     ["guidance", "editing"],
-    ["checkpoint", "ema"],
+    ["checkpoint", "ema", "series"],
     ["interop", "unet2d", "config"],
     ["feed", "runs"],
     ["train"],
