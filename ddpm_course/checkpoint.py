@@ -13,12 +13,32 @@ import torch
 from torch import Tensor, nn
 
 from .errors import CheckpointError
-from .models import Classifier, NoisyClassifier, UNet, UNetConfig
+from .models import (
+    Classifier,
+    ConvVAE,
+    ConvVAEConfig,
+    NoisyClassifier,
+    PartsConfig,
+    PartsTransformer,
+    SceneJudge,
+    TextUNet,
+    TextUNetConfig,
+    Transformer,
+    TransformerConfig,
+    UNet,
+    UNetConfig,
+)
 from .prediction import EpsModel, as_eps_model
 from .schedule import NoiseSchedule
 
 ASSETS = Path(__file__).parent / "assets"
-NETWORKS: dict[str, tuple[type[nn.Module], type]] = {"unet": (UNet, UNetConfig)}  # name in the JSON -> network, and its one argument
+NETWORKS: dict[str, tuple[type[nn.Module], type]] = {  # name in the JSON -> network, and its one argument
+    "unet": (UNet, UNetConfig),
+    "conv_vae": (ConvVAE, ConvVAEConfig),
+    "text_unet": (TextUNet, TextUNetConfig),
+    "transformer": (Transformer, TransformerConfig),
+    "parts_transformer": (PartsTransformer, PartsConfig),
+}
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -160,6 +180,14 @@ def load_noisy_classifier(name: str = "digits") -> NoisyClassifier:
     """The shipped classifier of noisy digits, (x_t, t) -> logits, for the times and the schedule of the model beside it; in eval mode."""
     weights, meta = load_tensors(shipped(name), "noisy_classifier")
     net = NoisyClassifier(**meta["net"])
+    net.load_state_dict({key: x.float() for key, x in weights.items()})
+    return net.eval().requires_grad_(False)
+
+
+def load_judge(folder: str | Path | None = None) -> SceneJudge:
+    """The shipped judge of chapter 18, or the one in this folder: see() tells which scene a picture shows; in eval mode."""
+    weights, _ = load_tensors(folder or shipped("captions"), "judge")
+    net = SceneJudge()
     net.load_state_dict({key: x.float() for key, x in weights.items()})
     return net.eval().requires_grad_(False)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from .errors import one_of
@@ -40,3 +41,20 @@ def diffusion_loss(
     """One line of Algorithm 1: x_0, t, eps -> q_sample -> net -> square error per example (B,).   Ho eq. 14."""
     x_t = q_sample(schedule, x_0, t, eps)
     return simple_loss(net(x_t, t, **cond), target(schedule, x_0, t, eps, prediction))
+
+
+def with_spectrum(weight: float) -> Loss:
+    """The loss of x_0 (or eps, v) plus weight times the mean modulus of the error's waves (orthonormal DFT over the last axis).
+
+    The modulus and not its square: the mean of the squares is the first term again, by Parseval.   After Diffusion-TS section 3.
+    """
+
+    def loss(
+        net: Callable[..., Tensor], schedule: NoiseSchedule, x_0: Tensor, t: Tensor, eps: Tensor, prediction: str = "x_0", **cond: object
+    ) -> Tensor:
+        """diffusion_loss with the term added, (B,)."""
+        error = net(q_sample(schedule, x_0, t, eps), t, **cond).float() - target(schedule, x_0, t, eps, prediction)
+        waves = torch.fft.fft(error, norm="ortho").abs()
+        return error.square().flatten(1).mean(1) + weight * waves.flatten(1).mean(1)
+
+    return loss

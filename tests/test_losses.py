@@ -6,6 +6,7 @@ import reference
 import torch
 
 from ddpm_course import CourseError, cosine_schedule, diffusion_loss, linear_schedule, min_snr_weight, simple_loss, vlb_weight
+from ddpm_course.losses import with_spectrum
 from ddpm_course.prediction import eps_to_v, eps_to_x_0
 
 ALL = torch.arange(2, 1001)
@@ -105,3 +106,18 @@ def test_one_error_has_three_sizes_that_convert(t: int) -> None:
     weights = [min_snr_weight(schedule, t, kind) for kind in ("eps", "x_0", "v")]
     assert weights[0] == pytest.approx(weights[1] / snr, rel=1e-12)
     assert weights[2] == pytest.approx(weights[0] * bar, rel=1e-12)
+
+
+def test_with_spectrum_adds_the_mean_modulus_of_the_errors_waves() -> None:
+    """The error is one wave of modulus 3 sqrt(8) / 2 at two of eight frequencies; squares alone would be the plain loss, by Parseval."""
+    time = torch.arange(8) * 2 * torch.pi / 8
+    x_0, eps, t = torch.zeros(2, 1, 8), torch.randn(2, 1, 8), torch.tensor([3, 90])
+    net = lambda x_t, t: 3 * torch.cos(2 * time).expand_as(x_t)  # noqa: E731
+    plain = diffusion_loss(net, linear_schedule(100), x_0, t, eps, "x_0")
+    got = with_spectrum(0.5)(net, linear_schedule(100), x_0, t, eps, "x_0")
+    torch.testing.assert_close(got, plain + 0.5 * 2 * (3 * 8**0.5 / 2) / 8)
+    torch.testing.assert_close(
+        with_spectrum(0.0)(net, linear_schedule(100), x_0, t, eps, "v"), diffusion_loss(net, linear_schedule(100), x_0, t, eps, "v")
+    )
+    waves = torch.fft.fft(net(x_0, t), norm="ortho").abs().square()
+    torch.testing.assert_close(waves.mean((1, 2)), plain)

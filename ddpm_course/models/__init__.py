@@ -2,7 +2,26 @@
 
 from .classifier import Classifier, NoisyClassifier
 from .mlp import MLP
+from .text import SceneJudge, TextUNet, TextUNetConfig
+from .transformer import Parts, PartsConfig, PartsTransformer, Transformer, TransformerConfig
 from .unet import UNet, UNetConfig
-from .vae import VAE
+from .vae import VAE, ConvVAE, ConvVAEConfig
 
-__all__ = ["MLP", "VAE", "Classifier", "NoisyClassifier", "UNet", "UNetConfig"]
+__all__ = [
+    "MLP",
+    "VAE",
+    "Classifier",
+    "ConvVAE",
+    "ConvVAEConfig",
+    "NoisyClassifier",
+    "Parts",
+    "PartsConfig",
+    "PartsTransformer",
+    "SceneJudge",
+    "TextUNet",
+    "TextUNetConfig",
+    "Transformer",
+    "TransformerConfig",
+    "UNet",
+    "UNetConfig",
+]
