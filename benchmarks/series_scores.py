@@ -18,7 +18,7 @@ from ddpm_course.checkpoint import ASSETS, Trained, load_tensors, rng
 from ddpm_course.forward import q_sample
 from ddpm_course.metrics import class_test, two_sample_test
 from ddpm_course.models.transformer import polynomials, strongest_waves
-from ddpm_course.series import DAY, HOURS, PITCHES, RATE, held_out_weeks, impute, load_strings, load_weeks, plucked, weeks
+from ddpm_course.series import DAY, HOURS, PITCHES, RATE, held_out_weeks, impute, load_strings, load_weeks, plucked, weakest_morning, weeks
 from ddpm_course.series_stats import (
     autocorrelation,
     bootstrap_band,
@@ -62,30 +62,16 @@ def draw_samples(trained: Trained, n: int, seed: int, device: str) -> Tensor:
     return torch.cat([dpm_solver_sample(model, schedule, x_T=part.to(device), grid=grid).cpu() for part in start.split(500)])
 
 
-def day_ratio(x: Tensor) -> Tensor:
-    """How far the lowest mean of Monday..Friday lies below the median of the five, (N,): large where there is a holiday."""
-    means = flat(x).unflatten(1, (7, DAY)).mean(2)[:, :5]
-    return means.median(1).values - means.amin(1)
-
-
-def holiday_level(x: Tensor, holiday: Tensor) -> float:
-    """The level of day_ratio that tells weeks with a holiday from others best."""
-    ratio, levels = day_ratio(x), torch.linspace(0, 1, 201, dtype=torch.float64)
-    right = ((ratio > levels[:, None]) == (holiday > 0)).double().mean(1)
-    return float(levels[right.argmax()])
-
-
 class Data:
     """Everything that is measured against: training weeks for rulers, test weeks for scores, and their best Gaussian."""
 
     def __init__(self) -> None:
         splits = load_weeks()
-        self.train, self.holiday, self.test = splits.train.images, splits.train.labels, splits.test.images
+        self.train, self.test = splits.train.images, splits.test.images
         x = flat(self.train)
         self.mean = x.mean(0)
         self.gaussian = ExactGaussian(self.mean[None], torch.cov(x.T))
         self.levels = torch.quantile(flat(self.train[:4000]).flatten()[::7], LEVELS)
-        self.level = holiday_level(self.train, self.holiday)
         kinds = KINDS | {"marginals": lambda x: shares_below(x, self.levels)}
         self.kinds: dict[str, Callable[[Tensor], Tensor]] = kinds
 
@@ -97,7 +83,7 @@ class Data:
             bands = [bootstrap_band(rows, len(x), 0.95, together, generator=rng(seed, 21)) for together in (False, True)]
             out[name] = [band.share_inside(mine) for band in bands]
         test = two_sample_test(x.flatten(1), self.test.flatten(1), seed)
-        holidays = float((day_ratio(x) > self.level).double().mean())
+        holidays = float((weakest_morning(x) > 1.6).double().mean())
         return out | {"two-sample accuracy": test.accuracy, "p": test.p_value, "holidays": holidays}
 
 
@@ -122,7 +108,7 @@ def rulers(data: Data) -> Numbers:
         "gaussian curves": curves_of(data, normal[0]),
         "data curves": curves_of(data, data.test),
         "bands": {name: bands_of(data, name) for name in ("autocorrelation", "spectrum", "marginals")},
-        "holiday": {"level": data.level, "test": float((day_ratio(data.test) > data.level).double().mean())},
+        "holidays": float((weakest_morning(data.test) > 1.6).double().mean()),
     }
 
 

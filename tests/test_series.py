@@ -7,7 +7,20 @@ import torch
 
 from ddpm_course import cosine_schedule
 from ddpm_course.errors import DataError, ValueCourseError
-from ddpm_course.series import PITCHES, RATE, ar_1, held_out_weeks, impute, load_strings, load_weeks, plucked, seasonal_ar, toeplitz, weeks
+from ddpm_course.series import (
+    PITCHES,
+    RATE,
+    ar_1,
+    held_out_weeks,
+    impute,
+    load_strings,
+    load_weeks,
+    plucked,
+    seasonal_ar,
+    toeplitz,
+    weakest_morning,
+    weeks,
+)
 
 
 def seeded(k: int = 0) -> torch.Generator:
@@ -33,6 +46,12 @@ def test_free_days_are_lower_and_two_weeks_in_five_have_a_holiday() -> None:
         free = daily[drawn.holiday == day]
         assert float(free[:, day - 1].mean()) == pytest.approx(float(free[:, 5:].mean()), abs=0.05)
         assert drawn.holiday.bincount(minlength=6)[day].item() == pytest.approx(160, abs=45)
+
+
+def test_a_holiday_is_seen_by_its_weak_morning() -> None:
+    drawn = weeks(2000, seeded(7))
+    right = (weakest_morning(drawn.curves) > 1.6) == (drawn.holiday > 0)
+    assert float(right.double().mean()) > 0.95
 
 
 def test_the_weather_is_ar_1_in_its_stationary_law() -> None:
