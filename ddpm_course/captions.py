@@ -93,7 +93,7 @@ def _take_thing(words: list[str], text: str) -> tuple[list[int], list[str]]:
     for kind, known in (("size", SIZES), ("colour", COLOURS), ("digit", DIGITS)):
         found[kind] = known.index(rest.pop(0)) if rest and rest[0] in known else -1
     if words[:1] != ["a"] or found["digit"] < 0:
-        raise _ungrammatical(text, rest[0] if words[:1] == ["a"] and rest else (words or ["the end"])[0])
+        raise _ungrammatical(text, ((rest if words[:1] == ["a"] else words) or ["the end"])[0])
     return [found["digit"], found["colour"], found["size"]], rest
 
 
