@@ -27,6 +27,12 @@ class Splits(NamedTuple):
     test: Split
 
 
+class Latents(Splits):
+    """Three parts of encoded pictures (N, C, h, w) float32: of any range, since a latent is no picture."""
+
+    __slots__ = ()
+
+
 def check_images(x: Tensor, name: str = "images") -> Tensor:
     """x itself, if it is float, finite, in [-1, 1] and not still in [0, 1] or 0..255; DataError otherwise."""
     if not isinstance(x, Tensor) or not x.is_floating_point():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .checkpoint import rng
 from .config import TrainConfig
-from .data import Split, Splits, check_images, random_flip
+from .data import Latents, Split, Splits, check_images, random_flip
 from .errors import DataError
 from .pictures import Pictures, to_float
 
@@ -27,7 +27,7 @@ def check_splits(splits: Splits, name: str) -> None:
         if isinstance(images, Tensor):
             if images.dtype not in (torch.uint8, torch.float32):
                 raise DataError(f"{name!r} is {images.dtype}; give bytes (torch.uint8) or float32 in [-1, 1]")
-            if images.is_floating_point() and images.ndim == 4:
+            if images.is_floating_point() and images.ndim == 4 and not isinstance(splits, Latents):
                 check_images(images, name)
 
 

@@ -24,7 +24,7 @@ LAYERS = [
     ["solvers", "variance", "likelihood"],
     ["guidance", "editing"],
     ["checkpoint", "ema", "series"],
-    ["interop", "unet2d", "config"],
+    ["interop", "unet2d", "config", "latent"],
     ["feed", "runs"],
     ["train"],
     ["cli_train"],

@@ -1,0 +1,111 @@
+"""The model cards of chapter 21, from the checkpoints' own records and from latent.json."""
+
+from typing import Any
+
+from ddpm_course import load_model
+from ddpm_course.checkpoint import ASSETS, load_tensors
+from ddpm_course.latent import load_codec
+
+NAMES = {
+    "reconstruction": "held-out digits, encoded and decoded (the ceiling)",
+    "normal": "decoded from N(0, I), the plain VAE",
+    "fitted": "decoded from a normal law with each channel's mean and spread",
+    "latent": "decoded from the latent DDPM",
+    "pixel": "the same network on pixels (`mnist-pixel`)",
+    "mnist": "the shipped `mnist`, 2x2 patches, its own training",
+}
+
+
+def shown(values: list[float], spec: str = ".3g") -> str:
+    """Three seeds: "1.2, 1.3, 1.1"."""
+    return ", ".join(format(value, spec) for value in values)
+
+
+def table(report: dict[str, Any] | None, kinds: list[str]) -> list[str]:
+    """Scores of these kinds, with n and floor."""
+    if report is None:
+        return ["(Not scored yet: python benchmarks/latent_scores.py.)"]
+    floor = {key: [row[key] for row in report["floors"]] for key in ("accepted", "frechet_distance", "precision", "recall", "chi2")}
+    rows = [
+        f"| {NAMES[kind]} | " + " | ".join(shown([row[key] for row in report[kind]]) for key in floor) + " |"
+        for kind in kinds
+        if all(row["chi2"] is not None for row in report[kind])
+    ]
+    return [
+        f"n = {report['n']} a seed, seeds {shown(report['seeds'])}; {report['sampler']}. Accepted: share in which the shipped `mnist` "
+        f"classifier sees a digit with a probability of at least {report['sure']}; of held-out digits {report['real']['accepted']:.3f}. "
+        "Distance, precision and recall in its features, against all held-out pictures. Chi-square: classes drawn against those seen in "
+        "held-out pictures, 9 degrees of freedom. Floor: training pictures in the place of samples, five draws. "
+        f"Measured on weights `{report['weights']}` by `python benchmarks/latent_scores.py`.",
+        "",
+        "| | accepted | Fréchet distance | precision | recall | class chi-square |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        f"| floor | {' | '.join(shown(values) for values in floor.values())} |",
+    ]
+
+
+def described(name: str, command: str) -> list[str]:
+    """Network, command and last losses of a checkpoint."""
+    trained = load_model(ASSETS / name)
+    config, last = trained.config, trained.history[-1]
+    return [
+        f"- Network: `UNet`, {sum(p.numel() for p in trained.net.parameters()):,} parameters, fp16, predicts {trained.prediction}; "
+        f"{config['schedule']} schedule, T = {trained.schedule.T}.",
+        f"- Command: `python benchmarks/latent_train.py {command} --device {config['device']}`: {int(last['step']):,} steps of batch "
+        f"{config['batch_size']}, seed {config['seed']}, {config['precision']}, EMA {config['ema_decay']}, no augmentation.",
+        f"- Loss at the end: training {last['loss']:.4f}, validation {last['val_loss']:.4f} (EMA weights).",
+    ]
+
+
+def card_of_latent(report: dict[str, Any] | None) -> str:
+    """README.md of mnist-latent."""
+    folder = ASSETS / "mnist-latent"
+    meta, codec = load_tensors(folder, "vae")[1], load_codec(folder)
+    seen = meta["validation"]
+    lines = [
+        "# Model card: mnist-latent",
+        "",
+        "A convolutional autoencoder (`vae`) and a DDPM on its latents (`model`). The DDPM's samples are latents: decode them with",
+        '`load_codec(shipped("mnist-latent")).decode(z)`.',
+        "",
+        "## Autoencoder",
+        "",
+        "- Data: `mnist5k`, training part of the split with seed 0, each batch moved by up to 2 pixels in both directions.",
+        f"- Network: `ConvVAE`, {sum(p.numel() for p in codec.vae.parameters()):,} parameters, fp16; (1, 28, 28) to "
+        f"{tuple(codec.vae.config.latent_shape)}. Bound of chapter 04 with decoder variance {meta['variance']}.",
+        f"- Command: `python benchmarks/latent_train.py vae --device {meta['device']}`: {meta['steps']:,} steps of batch {meta['batch']}, "
+        "seed 0.",
+        f"- Validation (n = {seen['n']}): square error a pixel {seen['square_error']:.4f}, KL to N(0, I) {seen['rate']:.0f} nats, "
+        f"standard deviation of the latents {seen['std']:.2f}, of q(z given x) {seen['std_of_q']:.2f}.",
+        "",
+        "## DDPM",
+        "",
+        "- Data: 8 draws from q(z given x) for each training picture, standardised by channel.",
+        *described("mnist-latent", "latent"),
+        "",
+        "Meant for learning and tests. It draws digits in the style of its data, and nothing else.",
+        "",
+        "## Scores",
+        "",
+        *table(report, ["reconstruction", "normal", "fitted", "latent"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def card_of_pixel(report: dict[str, Any] | None) -> str:
+    """README.md of mnist-pixel."""
+    lines = [
+        "# Model card: mnist-pixel",
+        "",
+        "The network of `mnist-latent` on the pictures themselves, trained as long with the same batch: what latent diffusion is compared "
+        "with in chapter 21. To draw digits, take `mnist`.",
+        "",
+        "- Data: `mnist5k`, training part of the split with seed 0.",
+        *described("mnist-pixel", "pixel"),
+        "",
+        "## Scores",
+        "",
+        *table(report, ["pixel", "mnist"]),
+    ]
+    return "\n".join(lines) + "\n"

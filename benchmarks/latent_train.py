@@ -1,0 +1,226 @@
+"""The checkpoints of chapter 21: python benchmarks/latent_train.py vae --device cuda, then the same with latent, pixel, trials, ship.
+
+vae      the autoencoder, 28x28 -> (4, 7, 7), and the codec that standardises its latents
+latent   the DDPM on its latents
+pixel    the same network on the pictures, with the same number of steps and the same batch: the comparison
+trials   short runs: autoencoders with other weights of the KL, DDPMs on latents of another scale (JSON only)
+ship     fp16 weights into the package, and the model cards
+
+--seconds bounds the wall clock: the number of steps is cut to what fits, and recorded. Without it all steps are done.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_course import TrainConfig, UNetConfig, ddim_sample, train, vae_terms
+from ddpm_course.checkpoint import ASSETS, Trained, load_classifier, load_model, rng, save_model, write_atomic
+from ddpm_course.data import Splits, mnist5k
+from ddpm_course.latent import Codec, encode_data, fit_codec, load_codec, save_codec
+from ddpm_course.metrics import frechet_distance
+from ddpm_course.models import ConvVAE, ConvVAEConfig
+
+VARIANCE = 0.005  # of the decoder, for each pixel: the weight of the KL, if the squared error is halved and not divided by it
+COPIES = 8  # draws from q(z | x) for each training picture
+LATENT = replace(UNetConfig.mnist(), image_size=7, channels=4, patch_size=1, attention_sizes=(4,), pad=True)
+PIXEL = replace(UNetConfig.mnist(), patch_size=1, attention_sizes=(14,))
+TRIAL_VARIANCES = (1.0, 0.1, 0.01, 0.0002, 0.00001)
+TRIAL_SCALES = (1.0, 0.2, 5.5)  # standard deviation of the latents; 5.5 is about that of Stable Diffusion's before its scale factor
+STEPS = {"vae": 3000, "latent": 4000, "pixel": 4000, "trial_vae": 600, "trial_ddpm": 700}
+
+
+def config(name: str, steps: int, device: str) -> TrainConfig:
+    """The settings of the DDPM in latent or in pixel space: equal but for the network's input."""
+    return TrainConfig(
+        data="mnist5k" if name == "pixel" else "mnist5k, encoded by vae.json",
+        net=PIXEL if name == "pixel" else LATENT,
+        steps=steps,
+        batch_size=256,
+        lr=2e-3,
+        warmup=200,
+        final_lr=0.02,
+        ema_decay=0.998,
+        precision="bf16" if device == "cuda" else "fp32",
+        log_every=250,
+        device=device,
+    )
+
+
+def affordable(planned: int, seconds: float | None, run: Callable[[int], Any], probe: int = 60) -> int:
+    """How many steps fit into the time left: all that are planned without a limit, else what a short probe (run twice) says."""
+    if seconds is None:
+        return planned
+    start = time.monotonic()
+    run(min(probe, planned))
+    middle = time.monotonic()
+    run(min(probe, planned))
+    each = (time.monotonic() - middle) / min(probe, planned)
+    left = seconds - (time.monotonic() - start)
+    print(f"{1 / each:.1f} steps/s, {left:.0f} s left", flush=True)
+    return max(min(planned, 50), min(planned, int(left / each)))
+
+
+def fit_vae(images: Tensor, variance: float, steps: int, batch: int = 256) -> ConvVAE:
+    """The bound of chapter 04 with this variance of the decoder, on pictures that are moved by up to 2 pixels, a batch at a time."""
+    torch.manual_seed(0)
+    generator, vae = rng(0, 31), ConvVAE(ConvVAEConfig()).to(images.device)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=2e-3, weight_decay=0.01)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    for step in range(steps):
+        index = torch.randint(len(images), (batch,), generator=generator)
+        shift = tuple(int(k) for k in torch.randint(-2, 3, (2,), generator=generator))
+        x = images[index.to(images.device)].roll(shift, dims=(2, 3))
+        loss = vae_terms(vae, x, torch.randn(batch, *vae.config.latent_shape, device=x.device), variance).total().mean()
+        optimizer.zero_grad()
+        (loss * variance).backward()  # the same minimum; gradients of a size that does not depend on the variance
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 10.0)
+        optimizer.step()
+        scheduler.step()
+        if step % 250 == 249 or step == steps - 1:
+            print(f"vae {variance:g}: step {step + 1}, bound {float(loss.detach()):.1f} nats", flush=True)
+    return vae.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def vae_report(vae: ConvVAE, images: Tensor, variance: float) -> dict[str, Any]:
+    """On held-out pictures: the KL in nats, the square error a pixel, the spread of the latents, and how sharp q(z | x) is."""
+    codec = fit_codec(vae, images)
+    eps = torch.randn(len(images), *vae.config.latent_shape, generator=rng(0, 32)).to(images.device)
+    mean, var = vae.encode(images)
+    terms = vae_terms(vae, images, eps, variance)
+    seen, eyes = vae.decode(mean + var.sqrt() * eps), load_classifier("mnist").to(images.device)
+    prior = vae.decode(torch.randn(eps.shape, generator=rng(0, 33)).to(images.device))
+    real = eyes.features(images)
+    looks = lambda x: {"accepted": sure(eyes, x), "frechet_distance": frechet_distance(eyes.features(x), real)}  # noqa: E731
+    return {
+        "variance": variance,
+        "n": len(images),
+        "rate": float(terms.prior.mean()),
+        "square_error": float((seen - images).square().mean()),
+        "std": float(codec.std.square().mean().sqrt()),
+        "std_of_q": float(var.mean().sqrt()),
+        "reconstructions": looks(seen),
+        "standard_normal": looks(prior),
+    }
+
+
+def train_vae(out: Path, device: str, steps: int, seconds: float | None) -> None:
+    """Fit the autoencoder and the codec; save both."""
+    splits = mnist5k()
+    images = splits.train.images.to(device)
+    steps = affordable(steps, seconds, lambda n: fit_vae(images, VARIANCE, n))
+    vae = fit_vae(images, VARIANCE, steps)
+    report = vae_report(vae, splits.val.images.to(device), VARIANCE)
+    codec = fit_codec(vae, images)
+    meta = {"data": "mnist5k", "variance": VARIANCE, "steps": steps, "batch": 256, "seed": 0, "device": device, "validation": report}
+    save_codec(out, codec, meta, half=True)
+    print(json.dumps(meta, indent=1), codec.mean, codec.std, flush=True)
+
+
+def latents(out: Path, device: str) -> Splits:
+    """Draws from q(z | x) for each picture, on the CPU."""
+    codec = load_codec(out).to(device)
+    splits = mnist5k()
+    moved = Splits(*(part._replace(images=part.images.to(device)) for part in splits))
+    encoded = encode_data(codec, moved, rng(0, 34, device=device), COPIES)
+    return type(encoded)(*(part._replace(images=part.images.cpu()) for part in encoded))
+
+
+def train_ddpm(name: str, out: Path, device: str, steps: int, seconds: float | None) -> None:
+    """The DDPM in latent or pixel space; saved as fp16 in out/latent or out/pixel."""
+    data = mnist5k() if name == "pixel" else latents(out, device)
+    plan = config(name, steps, device)
+    steps = affordable(steps, seconds, lambda n: train(replace(plan, steps=n), data=data))
+    trained = train(replace(plan, steps=steps), data=data)
+    trained.net.cpu()
+    save_model(out / name, replace(trained, schedule=trained.schedule.to("cpu")), half=True)
+    print(name, steps, trained.history[-1], flush=True)
+
+
+def sure(eyes: torch.nn.Module, x: Tensor) -> float:
+    """Share of pictures in which the classifier sees a digit with a probability of at least 0.9. A blank may pass, too."""
+    return float((eyes(x).softmax(1).amax(1) >= 0.9).float().mean())
+
+
+@torch.no_grad()
+def looks(trained: Trained, codec: Codec, scale: float, device: str, n: int = 500) -> dict[str, float]:
+    """Share accepted and Fréchet distance of n decoded samples; latents are divided by `scale` first."""
+    x_T = torch.randn(n, *codec.vae.config.latent_shape, generator=rng(0, 35)).to(device)
+    trained.net.to(device)
+    z = ddim_sample(trained.eps_model(), trained.schedule.to(device), x_T=x_T, num_steps=50)
+    pictures, eyes = codec.to(device).decode(z / scale).cpu(), load_classifier("mnist")
+    real = eyes.features(mnist5k().val.images)
+    return {"accepted": sure(eyes, pictures), "frechet_distance": frechet_distance(eyes.features(pictures), real)}
+
+
+def trial_scale(out: Path, device: str, scale: float, steps: int, means: bool = False) -> dict[str, Any]:
+    """A short training on latents times `scale` (or on the means of q): its last losses and the share of digits."""
+    codec = load_codec(out)
+    data = encode_data(codec, mnist5k()) if means else latents(out, device)
+    data = type(data)(*(part._replace(images=part.images * scale) for part in data))
+    trained = train(config("latent", steps, device), data=data)
+    loss = trained.history[-1]["val_loss"]
+    return {"scale": scale, "means": means, "steps": steps, "n": 500, "val_loss": loss} | looks(trained, codec, scale, device)
+
+
+def trials(out: Path, device: str, seconds: float | None, steps: dict[str, int]) -> None:
+    """All short runs, each written at once; what the time does not allow is left out."""
+    start, splits, report = time.monotonic(), mnist5k(), {"device": device, "vae": [], "ddpm": []}
+    train_images, held_out = splits.train.images.to(device), splits.val.images.to(device)
+    jobs: list[tuple[str, Callable[[], dict[str, Any]]]] = []
+    for scale, means in [*((s, False) for s in TRIAL_SCALES), (1.0, True)]:
+        jobs.append(("ddpm", lambda s=scale, m=means: trial_scale(out, device, s, steps["trial_ddpm"], m)))
+    for variance in TRIAL_VARIANCES:
+        fit = lambda v=variance: vae_report(fit_vae(train_images, v, steps["trial_vae"]), held_out, v)  # noqa: E731
+        jobs.append(("vae", lambda fit=fit: fit() | {"steps": steps["trial_vae"]}))
+    jobs = [jobs[k] for k in (0, 2, 4, 6, 8, 1, 3, 5, 7)]  # the most telling ones first
+    for kind, job in jobs:
+        if seconds is not None and time.monotonic() - start > seconds:
+            print("no time left", flush=True)
+            break
+        report[kind].append(job())
+        print(report[kind][-1], flush=True)
+        write_atomic(out / "trials.json", (json.dumps(report, indent=1) + "\n").encode())
+
+
+def ship(out: Path) -> None:
+    """Codec and DDPM into assets/mnist-latent, the pixel model into assets/mnist-pixel, each with its card."""
+    from latent_scores import write_cards
+
+    for name, target in (("latent", "mnist-latent"), ("pixel", "mnist-pixel")):
+        save_model(ASSETS / target, load_model(out / name), half=True)
+    meta = json.loads((out / "vae.json").read_text(encoding="utf-8"))
+    kept = {key: meta[key] for key in ("data", "variance", "steps", "batch", "seed", "device", "validation")}
+    save_codec(ASSETS / "mnist-latent", load_codec(out), kept, half=True)
+    write_cards()
+
+
+def main() -> None:
+    """Read the command line and do one thing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("vae", "latent", "pixel", "trials", "ship"))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--steps", type=int, help="instead of the recorded number")
+    parser.add_argument("--seconds", type=float, help="bound of the wall clock")
+    parser.add_argument("--out", type=Path, default=Path("runs/latent"))
+    args = parser.parse_args()
+    steps = STEPS if args.steps is None else dict.fromkeys(STEPS, args.steps)
+    if args.what == "ship":
+        ship(args.out)
+    elif args.what == "trials":
+        trials(args.out, args.device, args.seconds, steps)
+    elif args.what == "vae":
+        train_vae(args.out, args.device, steps["vae"], args.seconds)
+    else:
+        train_ddpm(args.what, args.out, args.device, steps[args.what], args.seconds)
+
+
+if __name__ == "__main__":
+    main()
