@@ -21,6 +21,11 @@ def choice(options: Sequence[object], label: str = "") -> ipywidgets.Widget:
     return ipywidgets.Dropdown(options=list(options), description=label)
 
 
+def text_field(value: str, label: str = "") -> ipywidgets.Widget:
+    """A line of text that reports when Enter is pressed or the field is left."""
+    return ipywidgets.Text(value=value, description=label, continuous_update=False, layout=ipywidgets.Layout(width="480px"))
+
+
 def explore(draw: Callable[..., object], **controls: ipywidgets.Widget) -> None:
     """Show `controls` above what `draw(**values)` draws with matplotlib; it is redrawn when a control is released."""
 

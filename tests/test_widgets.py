@@ -22,6 +22,11 @@ def test_a_choice_begins_with_its_first_option() -> None:
     assert (drop_down.value, drop_down.options, drop_down.description) == ("a", ("a", "b"), "name")
 
 
+def test_a_text_reports_when_it_is_finished() -> None:
+    field = widgets.text_field("a red three", "prompt")
+    assert isinstance(field, ipywidgets.Text) and (field.value, field.description, field.continuous_update) == ("a red three", "prompt", False)
+
+
 def test_the_drawing_follows_the_controls(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, drawn = [], []
     monkeypatch.setattr(widgets, "display", shown.append)
