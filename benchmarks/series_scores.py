@@ -95,7 +95,9 @@ def curves_of(data: Data, x: Tensor) -> Numbers:
 def generation(data: Data, trained: Trained, device: str) -> Numbers:
     """Two sets of N samples against the test weeks."""
     sets = [draw_samples(trained, N, seed, device) for seed in (0, 1)]
-    return {"likeness": [data.likeness(x, seed) for seed, x in enumerate(sets)], "curves": curves_of(data, sets[0])}
+    again = autocorrelation(sets[0][:100], LAGS).mean(0)
+    first = {"std": float(sets[0][:100].std()), "autocorrelation": [float(again[k]) for k in (1, 12, 24)]}
+    return {"likeness": [data.likeness(x, seed) for seed, x in enumerate(sets)], "curves": curves_of(data, sets[0]), "first 100": first}
 
 
 def rulers(data: Data) -> Numbers:
