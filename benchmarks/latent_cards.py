@@ -52,7 +52,7 @@ def described(name: str, command: str) -> list[str]:
     return [
         f"- Network: `UNet`, {sum(p.numel() for p in trained.net.parameters()):,} parameters, fp16, predicts {trained.prediction}; "
         f"{config['schedule']} schedule, T = {trained.schedule.T}.",
-        f"- Command: `python benchmarks/latent_train.py {command} --device {config['device']}`: {int(last['step']):,} steps of batch "
+        f"- Command: `python benchmarks/latent_train.py {command} --device {config['device']} --steps {int(last['step'])}`: batch "
         f"{config['batch_size']}, seed {config['seed']}, {config['precision']}, EMA {config['ema_decay']}, no augmentation.",
         f"- Loss at the end: training {last['loss']:.4f}, validation {last['val_loss']:.4f} (EMA weights).",
     ]
@@ -74,8 +74,8 @@ def card_of_latent(report: dict[str, Any] | None) -> str:
         "- Data: `mnist5k`, training part of the split with seed 0, each batch moved by up to 2 pixels in both directions.",
         f"- Network: `ConvVAE`, {sum(p.numel() for p in codec.vae.parameters()):,} parameters, fp16; (1, 28, 28) to "
         f"{tuple(codec.vae.config.latent_shape)}. Bound of chapter 04 with decoder variance {meta['variance']}.",
-        f"- Command: `python benchmarks/latent_train.py vae --device {meta['device']}`: {meta['steps']:,} steps of batch {meta['batch']}, "
-        "seed 0.",
+        f"- Command: `python benchmarks/latent_train.py vae --device {meta['device']} --steps {meta['steps']}`: "
+        f"batch {meta['batch']}, seed {meta['seed']}.",
         f"- Validation (n = {seen['n']}): square error a pixel {seen['square_error']:.4f}, KL to N(0, I) {seen['rate']:.0f} nats, "
         f"standard deviation of the latents {seen['std']:.2f}, of q(z given x) {seen['std_of_q']:.2f}.",
         "",

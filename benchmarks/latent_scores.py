@@ -22,9 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from ddpm_course import UNet, UNetConfig, clip_x_0, cosine_schedule, ddim_sample, load_model, normal_log_prob
 from ddpm_course.checkpoint import ASSETS, Trained, load_classifier, load_tensors, rng, write_atomic
 from ddpm_course.data import load
-from ddpm_course.elbo import vlb_term
+from ddpm_course.elbo import prior_term, vlb_term
 from ddpm_course.latent import load_codec
-from ddpm_course.likelihood import ImportanceTimes, sampled_bound
+from ddpm_course.likelihood import ImportanceTimes
 from ddpm_course.losses import diffusion_loss
 from ddpm_course.metrics import class_test, frechet_distance, precision, recall
 from ddpm_course.models import ConvVAE, ConvVAEConfig
@@ -136,8 +136,13 @@ def ddpm_bound(trained: Trained, train: Tensor, z: Tensor, terms: int) -> Tensor
     for k in range(4):
         x = train[torch.randperm(len(train), generator=rng(0, 22, k))[: len(t)]]
         times.update(t, vlb_term(model, schedule, x, t, torch.randn(x.shape, generator=rng(0, 23, k)), variance))
-    generator = rng(0, 24)
-    return torch.stack([sampled_bound(model, schedule, z, times, variance, generator=generator) for _ in range(terms)]).mean(0)
+    p, generator, noise = times.probabilities(), rng(0, 24), lambda: torch.randn(z.shape, generator=generator)
+    p[0] = 0.0  # t = 1, the reconstruction of the latent, is counted for every picture
+    p, total = p / p.sum(), prior_term(schedule, z) + vlb_term(model, schedule, z, 1, noise(), variance)
+    for _ in range(terms):
+        k = torch.multinomial(p, len(z), replacement=True, generator=generator)
+        total = total + vlb_term(model, schedule, z, k + 1, noise(), variance) / p[k] / terms
+    return total
 
 
 def flops(call: Callable[[], Any]) -> float:

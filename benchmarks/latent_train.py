@@ -33,7 +33,7 @@ LATENT = replace(UNetConfig.mnist(), image_size=7, channels=4, patch_size=1, att
 PIXEL = replace(UNetConfig.mnist(), patch_size=1, attention_sizes=(14,))
 TRIAL_VARIANCES = (1.0, 0.1, 0.01, 0.0002, 0.00001)
 TRIAL_SCALES = (1.0, 0.2, 5.5)  # standard deviation of the latents; 5.5 is about that of Stable Diffusion's before its scale factor
-STEPS = {"vae": 3000, "latent": 4000, "pixel": 4000, "trial_vae": 600, "trial_ddpm": 700}
+STEPS = {"vae": 3000, "latent": 3000, "pixel": 3000, "trial_vae": 600, "trial_ddpm": 700}
 
 
 def config(name: str, steps: int, device: str) -> TrainConfig:
@@ -138,6 +138,7 @@ def train_ddpm(name: str, out: Path, device: str, steps: int, seconds: float | N
     data = mnist5k() if name == "pixel" else latents(out, device)
     plan = config(name, steps, device)
     steps = affordable(steps, seconds, lambda n: train(replace(plan, steps=n), data=data))
+    write_atomic(out / f"{name}.steps", str(steps).encode())  # so that the other run can take the same number
     trained = train(replace(plan, steps=steps), data=data)
     trained.net.cpu()
     save_model(out / name, replace(trained, schedule=trained.schedule.to("cpu")), half=True)
