@@ -24,7 +24,7 @@ from ddpm_course.series import load_strings, load_weeks
 BASE = TrainConfig(
     steps=6000,
     batch_size=512,
-    lr=1e-3,
+    lr=2e-3,
     warmup=200,
     final_lr=0.02,
     ema_decay=0.999,
