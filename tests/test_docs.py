@@ -67,6 +67,14 @@ def test_the_chapter_of_a_term_exists_and_uses_it(term: list[str]) -> None:
     assert master.exists() and plain(term[0]) in plain(master.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("page", ["notation.md", "glossary.md"])
+def test_further_reading_has_every_paper_that_the_package_cites() -> None:
+    text = (ROOT / "docs/further_reading.md").read_text(encoding="utf-8")
+    tags = {line.split("|")[1].strip() for line in text.split("## Text to image")[0].splitlines() if "](https://arxiv.org" in line}
+    cited = set(re.findall(r"\b([A-Z][\w&+-]*|v-pred|min-SNR)[ ](?:eqs?\.|section|appendix|Algorithm|Theorem) ?[\dA-Z]", SOURCE))
+    assert len(tags) >= 20 and not cited - tags
+    assert all(re.fullmatch(r"https://\S+", link) for link in re.findall(r"\]\(([^)]*)\)", text))
+
+
+@pytest.mark.parametrize("page", ["notation.md", "glossary.md", "further_reading.md"])
 def test_the_readme_links_the_page(page: str) -> None:
     assert f"(docs/{page})" in (ROOT / "README.md").read_text(encoding="utf-8")
