@@ -3,24 +3,27 @@
 python benchmarks/editing_models.py mnist-sr --steps 6000 --device cuda       # 7x7 -> 28x28: the small picture beside x_t
 python benchmarks/editing_models.py mnist-styles --steps 6000 --device cuda   # nine styles of MNIST digits as labels
 
-Each goes on in runs/NAME, and writes fp16 weights and the model card into the package (or --assets FOLDER). --ship: what is there by now.
+Each goes on in runs/NAME, and writes fp16 weights and the model card into the package (or --assets FOLDER). --ship: what is there by now. --card: scores, too.
 """
 
 import argparse
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ddpm_course import TrainConfig, UNetConfig, load_model, train
-from ddpm_course.checkpoint import ASSETS, Trained, save_model, write_atomic
+from ddpm_course.checkpoint import ASSETS, load_tensors, save_model, write_atomic
 from ddpm_course.data import Split, Splits, load
 from ddpm_course.editing import small_picture_condition
 from ddpm_course.feed import Condition
 from ddpm_course.strokes import StyleCells
 
 FACTOR = 4
+RESULTS = Path(__file__).parent / "results" / "editing.json"
 NETS = {
     "mnist-sr": replace(UNetConfig.mnist(), condition_channels=1),
     "mnist-styles": replace(UNetConfig.mnist(), num_classes=StyleCells.count),
@@ -90,8 +93,9 @@ def steps_within(name: str, seconds: float, device: str) -> int:
     return max(500, min(20_000, int(seconds * speed) // 500 * 500))
 
 
-def card(name: str, trained: Trained) -> str:
-    """The model card: data, command, seed, steps, device; the scores are in benchmarks/results/editing.json and chapter 19."""
+def card(name: str, assets: Path) -> str:
+    """The model card of what lies in assets: data, command, seed, steps, device, scores."""
+    trained = load_model(assets / name)
     config, last = trained.config, trained.history[-1]
     steps, reach, copies = int(last["step"]), SHIFT[name], (2 * SHIFT[name] + 1) ** 2
     extra = "condition_channels = 1" if name == "mnist-sr" else f"num_classes = {StyleCells.count}"
@@ -106,11 +110,50 @@ def card(name: str, trained: Trained) -> str:
         f"- Command: `python benchmarks/editing_models.py {name} --steps {steps} --device {config['device']}`: {steps:,} steps of batch "
         f"{config['batch_size']} in {config['precision']}, seed {config['seed']}, EMA {config['ema_decay']}{hidden}.",
         f"- Loss at the end: training {last['loss']:.4f}, validation {last['val_loss']:.4f} (EMA weights, pictures not moved).",
-        "- Scores: `python benchmarks/editing_scores.py` measures them; see below and chapter 19.",
         "",
         ABOUT[name],
+        "",
+        *scores(name, assets),
     ]
     return "\n".join(lines) + "\n"
+
+
+def with_error(pair: list[float], digits: int = 2) -> str:
+    """A mean with its standard error: "0.95 ± 0.01"."""
+    return f"{pair[0]:.{digits}f} ± {pair[1]:.{digits}f}"
+
+
+def scores(name: str, assets: Path) -> list[str]:
+    """The measured part of the card, from benchmarks/results/editing.json, if it was measured on these weights."""
+    found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"weights": {}}
+    if found["weights"].get(name) != load_tensors(assets / name, "model")[1]["sha256"][:6]:
+        return ["(Not scored yet: python benchmarks/editing_scores.py.)"]
+    head = f"n = {found['n']} held-out pictures; mean ± standard error. Its digit: in the eyes of the shipped MNIST classifier."
+    again = f"`python benchmarks/editing_scores.py` measures it again. Weights `{found['weights'][name]}`."
+    return [f"{head} {again}", "", *(sr_rows(found) if name == "mnist-sr" else style_rows(found))]
+
+
+def sr_rows(found: dict[str, Any]) -> list[str]:
+    """PSNR and the classifier's opinion: floors without a network, the network, and the truth as the ceiling."""
+    ways = {f"network, {key}": found["resolved"][key] for key in ("mean of 1", "mean of 16")}
+    ways |= {"repeated pixels": found["enlarge nearest"], "bicubic": found["enlarge bicubic"]}
+    ways |= {"unconditional network with an edit": found["enlarge guided 1"], "the true picture": found["enlarge truth"]}
+    rows = [
+        f"| {way} | {with_error(row['psnr'], 1) if way != 'the true picture' else '–'} | {with_error(row['own_class'])} |"
+        for way, row in ways.items()
+    ]
+    return ["| 7x7 -> 28x28, DDIM, 50 steps | PSNR, dB | its digit |", "|---|---|---|", *rows]
+
+
+def style_rows(found: dict[str, Any]) -> list[str]:
+    """Thin upright digits rewritten as bold slanted ones by inversion."""
+    keys = ("thickness", "slant", "bold", "slanted", "own_class", "distance")
+    ways = {"thin upright digits": found["style before"]["thin upright"], "real bold slanted digits": found["style before"]["bold slanted"]}
+    ways |= {f"rewritten, 100 steps, scale {k}": found[f"restyle 100 scale {k}"]["thin upright"] for k in (1, 2, 3)}
+    rows = [f"| {way} | {' | '.join(with_error(row[key]) for key in keys)} |" for way, row in ways.items()]
+    titles = "thickness | slant, degrees | in the bold third | in the slanted third | its digit | distance"
+    n = found["style before"]["thin upright"]["n"]
+    return [f"| n = {n} thin upright digits | {titles} |", "|---" * 7 + "|", *rows]
 
 
 def fit(name: str, steps: int, device: str, runs: str) -> None:
@@ -123,7 +166,7 @@ def ship(name: str, runs: str, assets: Path) -> None:
     """Write the averaged weights as fp16, and the card."""
     trained = load_model(Path(runs) / name)
     save_model(assets / name, trained, half=True)
-    write_atomic(assets / name / "README.md", card(name, trained).encode())
+    write_atomic(assets / name / "README.md", card(name, assets).encode())
     print(f"{name}: {trained.history[-1]}", flush=True)
 
 
@@ -136,7 +179,11 @@ if __name__ == "__main__":
     parser.add_argument("--runs", default="runs")
     parser.add_argument("--assets", type=Path, default=ASSETS)
     parser.add_argument("--ship", action="store_true", help="do not train")
+    parser.add_argument("--card", action="store_true", help="only write the card of what is shipped, with its scores")
     args = parser.parse_args()
+    if args.card:
+        write_atomic(args.assets / args.name / "README.md", card(args.name, args.assets).encode())
+        parser.exit()
     if not args.ship:
         steps = steps_within(args.name, args.seconds, args.device) if args.seconds else args.steps
         fit(args.name, steps, args.device, args.runs)

@@ -1,5 +1,7 @@
 """Inpainting, super-resolution and image to image, against data whose conditional law is known."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -64,6 +66,17 @@ def test_repaint_comes_near_the_conditional_with_resampling_and_not_without() ->
     bias = [abs(float(x[:, 1].mean()) / 0.4 - 1) for x in (one, few, many)]
     assert bias[0] > 0.3 and bias[0] > bias[1] > bias[2]
     assert bias[2] < 0.05 and abs(float(many[:, 1].var()) / 0.31 - 1) < 0.2
+
+
+@pytest.mark.parametrize("rho", [0.3, 0.8])
+def test_pasting_alone_passes_on_half_of_the_pull_or_little_more(rho: float) -> None:
+    """Small steps, two N(0, 1): mean (1 - sqrt(1 - rho^2)) / rho instead of rho, variance too large by artanh(rho) / rho."""
+    law = ExactGaussian(torch.zeros(2), torch.tensor([[1.0, rho], [rho, 1.0]], dtype=torch.float64))
+    known = torch.tensor([[2.0, 0.0]], dtype=torch.float64).expand(6000, 2)
+    x = inpaint(law.eps_model(LINEAR), LINEAR, known, MASK, 1000, resamplings=1, generator=seeded(8))[:, 1]
+    error = float(x.std()) / 6000**0.5
+    assert abs(float(x.mean()) - 2 * (1 - (1 - rho**2) ** 0.5) / rho) < 4 * error + 0.005
+    assert abs(float(x.var()) / ((1 - rho**2) * math.atanh(rho) / rho) - 1) < 0.08
 
 
 def test_the_plan_goes_up_and_down_and_never_up_from_0() -> None:
