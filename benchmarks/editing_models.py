@@ -3,7 +3,8 @@
 python benchmarks/editing_models.py mnist-sr --steps 6000 --device cuda       # 7x7 -> 28x28: the small picture beside x_t
 python benchmarks/editing_models.py mnist-styles --steps 6000 --device cuda   # nine styles of MNIST digits as labels
 
-Each goes on in runs/NAME, and writes fp16 weights and the model card into the package (or --assets FOLDER). --ship: what is there by now. --card: scores, too.
+Each goes on in runs/NAME, and writes fp16 weights and the model card into the package (or --assets FOLDER).
+--ship: what is there by now. --card: the card alone, with what editing_scores.py has measured.
 """
 
 import argparse
