@@ -75,7 +75,7 @@ class Trunk(nn.Module):
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         sines = timestep_embedding(torch.arange(1, words + 1), width)
         if config.positions == "learned":
-            self.positions = nn.Parameter(0.02 * torch.randn(words, width))
+            self.positions = nn.Parameter(torch.randn(words, width))  # as loud as the words: a whisper is not heard for long
         else:
             self.register_buffer("positions", sines if config.positions == "sines" else torch.zeros_like(sines), persistent=False)
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
