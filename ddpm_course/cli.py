@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .checkpoint import Trained, find_checkpoint, load_classifier, load_model, load_tensors, rng, shipped, write_atomic
+from .checkpoint import Trained, find_checkpoint, load_classifier, load_tensors, rng, shipped, write_atomic
 from .cli_train import Export, Train
 from .data import check_images, load
 from .errors import CheckpointError, ConfigError, CourseError, DataError, NonFiniteError, one_of
 from .guidance import label_guided
+from .latent import Codec, load_with_codec
 from .prediction import EpsModel, as_eps_model, clip_x_0, compiled
 from .sampling import Step, ddim_stepper, ddpm_stepper, time_grid, trajectory
 from .schedule import NoiseSchedule
@@ -54,7 +55,7 @@ class Sample:
     """Draw pictures from a checkpoint into a folder: samples.safetensors, grid.png, trajectory.gif, report.json."""
 
     checkpoint: str = "digits"
-    """A shipped name (digits, digits-classes, mnist) or the folder of your own."""
+    """A shipped name (digits, digits-classes, mnist, mnist-latent) or the folder of your own."""
     sampler: Literal["ddpm", "ddim", "heun", "dpm"] = "ddim"
     """Which way down."""
     steps: int | None = None
@@ -105,8 +106,8 @@ class Sample:
         }
         return steppers[self.sampler](), time_grid(schedule.T, steps)
 
-    def draw(self, trained: Trained) -> tuple[Tensor, list[Tensor], list[int]]:
-        """All samples, the states of the first few on their way, and the times visited."""
+    def draw(self, trained: Trained, codec: Codec | None = None) -> tuple[Tensor, list[Tensor], list[int]]:
+        """All samples, the states of the first few on their way, and the times visited; latents are not clipped, and decoded at the end."""
         self.check()
         device, net = _device(self.device), trained.net.config
         trained = replace(trained, net=trained.net.to(device), schedule=trained.schedule.to(device))
@@ -114,7 +115,7 @@ class Sample:
         model = as_eps_model(fast, trained.schedule, trained.prediction)
         if self.label is not None:
             model = label_guided(fast, trained.schedule, self.label, net.num_classes, self.scale, trained.prediction)
-        model = clip_x_0(model, trained.schedule) if self.clip else model
+        model = clip_x_0(model, trained.schedule) if self.clip and codec is None else model
         sizes = [min(self.batch_size, self.n - start) for start in range(0, self.n, self.batch_size)]
         done, frames, times = [], [], []
         with tqdm(disable=bool(os.environ.get("CI")), unit="step") as bar:
@@ -129,7 +130,8 @@ class Sample:
                     bar.update(t > 0)  # there is one more state than steps
                 done.append(x.cpu())
         kept = torch.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().long().tolist()
-        return torch.cat(done), [frames[i] for i in kept], times
+        seen = codec.decode if codec else torch.Tensor.cpu
+        return seen(torch.cat(done)), [seen(frames[i]) for i in kept], times
 
     def run(self) -> None:
         """Sample, then write four files, each at once; the report last."""
@@ -138,8 +140,8 @@ class Sample:
         self.check()
         names = ("samples.safetensors", "grid.png", "trajectory.gif", "report.json")
         folder, path = free_folder(self.out, names, self.overwrite), find_checkpoint(self.checkpoint)
-        trained = load_model(path)
-        samples, frames, grid = self.draw(trained)
+        trained, codec = load_with_codec(path)
+        samples, frames, grid = self.draw(trained, codec)
         if not bool(samples.isfinite().all()):
             raise NonFiniteError("the samples hold NaN or infinity; try more --steps, and keep --clip on")
         columns, scale = min(8, self.n), max(1, 112 // samples.shape[-1])
@@ -214,7 +216,7 @@ class Evaluate:
         if self.samples is not None:
             return read_samples(self.samples)
         plan = Sample(sampler=self.sampler, steps=self.steps, n=self.n or held_out, seed=self.seed)
-        return plan.draw(load_model(find_checkpoint(self.checkpoint)))[0]
+        return plan.draw(*load_with_codec(find_checkpoint(self.checkpoint)))[0]
 
     def run(self) -> None:
         """Score, print the table, write the report."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import describe, load_tensors, rebuild, save_tensors
+from .checkpoint import Trained, describe, load_model, load_tensors, rebuild, save_tensors
 from .data import Latents, Split, Splits, as_float
 from .errors import CheckpointError, DataError, ShapeError
 from .forward import draw
@@ -101,3 +101,8 @@ def load_codec(folder: str | Path) -> Codec:
         return Codec(rebuild(weights, meta), mean, std)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{folder} holds no codec that save_codec wrote: {error}; train again, or see shipped()") from error
+
+
+def load_with_codec(folder: str | Path) -> tuple[Trained, Codec | None]:
+    """The model in this folder, and the codec beside it if its samples are latents."""
+    return load_model(folder), load_codec(folder) if Path(folder, "vae.json").exists() else None

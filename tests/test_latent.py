@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ddpm_course import CourseError, TrainConfig, UNetConfig, train
+from ddpm_course import CourseError, TrainConfig, UNet, UNetConfig, ddim_sample, linear_schedule, save_model, train
+from ddpm_course.checkpoint import Trained, rng
+from ddpm_course.cli import Sample
 from ddpm_course.data import Latents, Split, Splits
-from ddpm_course.latent import Codec, encode_data, fit_codec, load_codec, save_codec
+from ddpm_course.latent import Codec, encode_data, fit_codec, load_codec, load_with_codec, save_codec
 from ddpm_course.models import ConvVAE, ConvVAEConfig
 
 SMALL = ConvVAEConfig(image_size=8, latent_channels=2, base_channels=4, multipliers=(1, 2), groups=2)
@@ -142,3 +144,18 @@ def test_latents_are_trained_on_like_any_x(images: Tensor) -> None:
     assert math.isfinite(trained.history[-1]["val_loss"]) and trained.net.config.channels == 2
     with pytest.raises(CourseError, match=r"\[-1, 1\]"):
         train(config, data=Splits(*far))
+
+
+def test_the_command_line_decodes_what_a_latent_model_draws(tmp_path: Path) -> None:
+    """Beside a codec the samples are decoded, and no guess of a latent is held in [-1, 1]."""
+    torch.manual_seed(0)
+    net = UNet(replace(UNetConfig.digits(), image_size=4, channels=2, base_channels=8, groups=4, attention_sizes=())).eval()
+    save_model(tmp_path, Trained(net, linear_schedule(50)))
+    assert load_with_codec(tmp_path)[1] is None
+    codec = Codec(small_vae(), torch.tensor([0.5, -1.0]), torch.tensor([4.0, 0.2]))
+    save_codec(tmp_path, codec, {})
+    trained, found = load_with_codec(tmp_path)
+    seen, frames, _ = Sample(n=3, steps=4).draw(trained, found)
+    z = ddim_sample(trained.eps_model(), trained.schedule, x_T=torch.randn(3, 2, 4, 4, generator=rng(0, 0)), num_steps=4)
+    torch.testing.assert_close(seen, codec.decode(z), rtol=1e-4, atol=1e-4)
+    assert seen.shape == (3, 1, 8, 8) == frames[-1].shape and float(z.abs().max()) > 1
