@@ -1,7 +1,8 @@
 """Measure the networks of chapter 20 from their shipped weights: python benchmarks/series_scores.py
 
 Writes benchmarks/results/series.json and the model cards. Each measurement goes to runs/series-scores/ at once: a run that was
-stopped goes on. `--only fill-48` measures one thing, `--device cuda` does it on a GPU (the same noise: it is drawn on the CPU).
+stopped goes on. `--only fill-48` measures one thing, `--device cuda` does it on a GPU
+(samples from the same noise; gaps from other noise, so their numbers agree within the standard errors).
 """
 
 import argparse
@@ -154,12 +155,18 @@ def fill(data: Data, trained: Trained, device: str, gap: tuple[int, int], n: int
     schedule = trained.schedule.to(device)
     model = Trained(trained.net.to(device), schedule, trained.prediction).eps_model()
     many = known.repeat(DRAWS, 1, 1).to(device)
-    drawn = impute(model, schedule, many, mask.to(device), generator=rng(0, 24)).cpu()
+    drawn = impute(model, schedule, many, mask.to(device), generator=rng(0, 24, device=device)).cpu()
     exact = torch.equal(drawn[..., mask], many.cpu()[..., mask])
     draws = drawn[:, 0, ~mask].double().unflatten(0, (DRAWS, n))
     given = [data.gaussian.given(mask[None], x) for x in known]
     normal = torch.stack([law.sample(DRAWS, rng(k, 25))[:, 0, ~mask] for k, law in enumerate(given)], dim=1)
-    out = {"n": n, "known points exact": exact, "network": graded_draws(draws, truth), "gaussian": graded_draws(normal, truth)}
+    out = {
+        "n": n,
+        "device": device,
+        "known points exact": exact,
+        "network": graded_draws(draws, truth),
+        "gaussian": graded_draws(normal, truth),
+    }
     out["gaussian mean"] = graded(torch.stack([law.mean[0, ~mask] for law in given]), truth)
     out["mean of the hour"] = graded(data.mean[~mask].expand_as(truth), truth)
     out["straight line"] = graded(flat(straight_lines(known, mask))[:, ~mask], truth)
