@@ -16,6 +16,7 @@ import platform
 import statistics
 import time
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,11 @@ def opened(size: str, budget: Budget, args: argparse.Namespace) -> tuple[Setting
     setting, names = Setting(size, batch, args.device), contenders(args.device, compiled=size in args.compile)
     if size == "big":
         names = {name: build for name, build in names.items() if "patches" not in name}
-    names = [name for name in names if not args.only or any(part in name for part in args.only)]
+    names = [name for name in names if not args.only or any(fnmatch(name, pattern) for pattern in args.only)]
     workers = [Worker(name, setting, args.threads) for name in names]
     if args.device == "cuda":
         for worker in workers:
-            worker.ask("warm", 12)
+            worker.ask("warm", 12 if "train" in args.measure else 0, budget.sampled[0] if "sample" in args.measure else 0)
     return setting, workers
 
 
@@ -98,20 +99,23 @@ def measured(setting: Setting, workers: list[Worker], budget: Budget, args: argp
     names, steps = [worker.name for worker in workers], max(1, args.steps or (20 if gpu else 1))
     try:
         facts = {worker.name: worker.answer() if gpu else worker("warm", 2) for worker in workers}
+        while args.wait and not args.wait.exists():
+            time.sleep(0.5)
         top, train = [], {name: [] for name in names}
-        for _ in range(budget.rounds):
-            top.append(ceilings(size, batch, args.device))
+        for turn in range(budget.rounds if "train" in args.measure else 0):
+            if turn == 0 or not gpu:  # a GPU is nobody else's
+                top.append(ceilings(size, batch, args.device))
             for name, rates in interleaved(workers, lambda w: w("train", steps), 1).items():
                 train[name] += rates
         memory = {worker.name: worker("memory") for worker in workers}
         sampling = {}
-        if size == "small":
+        if size == "small" and "sample" in args.measure:
             sampling = interleaved(workers, lambda w: w("sample", *budget.sampled), 3 if gpu else 1 + (budget.rounds > 3))
         problems = {worker.name: worker.problem for worker in workers if worker.problem}
     finally:
         for worker in workers:
             worker.close()
-    ceiling = {key: statistics.median(row[key] for row in top) for key in top[0]}
+    ceiling = {key: statistics.median(row[key] for row in top) for key in (top[0] if top else {})}
     rows = [
         {"name": name, **(facts[name] or {}), "train": train[name], "memory_mib": memory[name], "sample": sampling.get(name, [])}
         for name in names
@@ -144,6 +148,8 @@ def spread(values: list[float]) -> str:
 def table(result: dict[str, Any]) -> str:
     """Markdown."""
     ceiling = {key: f"{value / 1e9:.0f}" for key, value in result["ceiling"].items()}
+    if not any(row["train"] for row in result["rows"]):
+        return "\n".join(f"{row['name']}: DDIM-50, images/s {spread(row['sample'])}" for row in result["rows"])
     lines = [
         f"### {result['size']} network, batch {result['batch']}",
         "",
@@ -186,10 +192,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: seconds of the process, with --threads 1")
     parser.add_argument("--compile", nargs="*", default=["small"], help="networks for which torch.compile takes part (minutes on a CPU)")
-    parser.add_argument("--only", nargs="*", default=[], help="contenders whose name contains one of these")
+    parser.add_argument("--only", nargs="*", default=[], help="contenders whose name fits one of these, such as 'ours*'")
     parser.add_argument("--networks", nargs="*", help="big, small; by default what the budget names")
     parser.add_argument("--batch", type=int, help="instead of the budget's")
     parser.add_argument("--tag", default="", help="part of the file's name")
+    parser.add_argument("--measure", nargs="*", default=["train", "sample", "loops"], help="train, sample, loops")
+    parser.add_argument("--wait", type=Path, help="warm up, and measure once this file is there: when something else has left the GPU")
     parser.add_argument("--steps", type=int, default=0, help="training steps a turn")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
@@ -203,8 +211,6 @@ def saved(report: dict[str, Any], args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Measure, print, save."""
-    from loops import growth, image_overhead, toy_steps
-
     args, begun = arguments(), time.perf_counter()
     os.environ |= {"BENCH_CLOCK": args.clock, "TQDM_DISABLE": "1"}
     torch.set_num_threads(args.threads)
@@ -221,13 +227,21 @@ def main() -> None:
         report["networks"].append(result)
         print(table(result), "\n" + "\n".join(f"{key}: {value:.2f}" for key, value in result["ratios"].items()), "\n", flush=True)
         saved(report, args)
+    if "loops" in args.measure:
+        loops(report, args, budget)
+    report["seconds"], report["load_after"] = time.perf_counter() - begun, list(os.getloadavg())
+    saved(report, args)
+
+
+def loops(report: dict[str, Any], args: argparse.Namespace, budget: Budget) -> None:
+    """What sampling loops cost beside their networks, and the growth curves where the budget has them."""
+    from loops import growth, image_overhead, toy_steps
+
     report["us_per_step"] = toy_steps(args.device, budget.rounds)
     report["loop_overhead"] = image_overhead(args.device, 64 if budget.rounds > 1 else 2, 10, budget.rounds)
     report["growth"] = growth(args.device, budget.rounds) if budget.growth else []
-    report["seconds"], report["load_after"] = time.perf_counter() - begun, list(os.getloadavg())
     print("Microseconds a step on a 2-D toy:", {key: round(x, 1) for key, x in report["us_per_step"].items()})
     print(f"A sampling loop beside its network calls: {100 * report['loop_overhead']['overhead']:.2f} % more")
-    saved(report, args)
 
 
 if __name__ == "__main__":

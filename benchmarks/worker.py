@@ -28,15 +28,19 @@ class Bench:
         self.name, self.setting, self.before = name, setting, peak_mib(setting.device)
         torch.backends.cudnn.benchmark = "compile" in name  # the tuned ones, ours and theirs
         self.contender: Contender = contenders(setting.device)[name](setting)
-        self.drawn = False
 
-    def warm(self, steps: int) -> dict[str, float]:
-        """Seconds that the first steps took (a compiler's included), parameters, and FLOPs a picture where they can be counted."""
+    def warm(self, steps: int, pictures: int = 0) -> dict[str, float]:
+        """Seconds that the first steps took (a compiler's included), parameters, and FLOPs a picture where they can be counted.
+
+        So many pictures are drawn, too, so that what compilers and graphs need for sampling is ready.
+        """
         before, net = clock(self.setting.device), self.contender.net
         for _ in range(steps):
             self.contender.step()
+        if pictures:
+            self.contender.sample(pictures, 3)
         facts = {"warm_up_s": clock(self.setting.device) - before, "parameters": sum(p.numel() for p in net.parameters())}
-        if "compile" not in self.name:
+        if steps and "compile" not in self.name:
             with FlopCounterMode(display=False) as counter:
                 self.contender.step()
             facts["flop_per_image"] = counter.get_total_flops() / self.setting.batch
@@ -55,10 +59,7 @@ class Bench:
         return peak_mib(self.setting.device) - self.before
 
     def sample(self, n: int, steps: int) -> float:
-        """Pictures a second. A GPU's contenders draw once before: compilers and graphs are ready then."""
-        if self.setting.device == "cuda" and not self.drawn:
-            self.contender.sample(n, 3)
-            self.drawn = True
+        """Pictures a second."""
         before = clock(self.setting.device)
         self.contender.sample(n, steps)
         return n / (clock(self.setting.device) - before)
