@@ -27,19 +27,19 @@ from ddpm_course.data import Split, mnist5k
 from ddpm_course.models import SceneJudge, TextUNet, TextUNetConfig
 from ddpm_course.pictures import to_float
 
-PICTURES, STEPS, JUDGE_STEPS, JUDGE_BATCH = 160_000, 4000, 4000, 256
+PICTURES, STEPS, JUDGE_STEPS, JUDGE_BATCH = 160_000, 20_000, 4000, 256
 RECIPE = TrainConfig(
     data="captions",
     steps=STEPS,
-    batch_size=512,
+    batch_size=32,
     lr=1.5e-3,
-    warmup=200,
+    warmup=500,
     final_lr=0.02,
-    ema_decay=0.997,
+    ema_decay=0.9995,
     label_dropout=0.1,
     precision="bf16",
-    log_every=250,
-    save_every=500,
+    log_every=1000,
+    save_every=1000,
     keep_last=1,
 )
 
