@@ -32,7 +32,8 @@ def table(report: dict[str, Any] | None, kinds: list[str]) -> list[str]:
         if all(row["chi2"] is not None for row in report[kind])
     ]
     return [
-        f"n = {report['n']} a seed, seeds {shown(report['seeds'])}; {report['sampler']}. Accepted: share in which the shipped `mnist` "
+        f"n = {report['n']} a seed, seeds {shown(report['seeds'])} (`mnist-pixel`: seed 0); {report['sampler']}. "
+        "Accepted: share in which the shipped `mnist` "
         f"classifier sees a digit with a probability of at least {report['sure']}; of held-out digits {report['real']['accepted']:.3f}. "
         "Distance, precision and recall in its features, against all held-out pictures. Chi-square: classes drawn against those seen in "
         "held-out pictures, 9 degrees of freedom. Floor: training pictures in the place of samples, five draws. "
@@ -71,7 +72,7 @@ def card_of_latent(report: dict[str, Any] | None) -> str:
         "",
         "## Autoencoder",
         "",
-        "- Data: `mnist5k`, training part of the split with seed 0, each batch moved by up to 2 pixels in both directions.",
+        "- Data: `mnist5k`, training part of the split with seed 0, no augmentation.",
         f"- Network: `ConvVAE`, {sum(p.numel() for p in codec.vae.parameters()):,} parameters, fp16; (1, 28, 28) to "
         f"{tuple(codec.vae.config.latent_shape)}. Bound of chapter 04 with decoder variance {meta['variance']}.",
         f"- Command: `python benchmarks/latent_train.py vae --device {meta['device']} --steps {meta['steps']}`: "
@@ -98,8 +99,8 @@ def card_of_pixel(report: dict[str, Any] | None) -> str:
     lines = [
         "# Model card: mnist-pixel",
         "",
-        "The network of `mnist-latent` on the pictures themselves, trained as long with the same batch: what latent diffusion is compared "
-        "with in chapter 21. To draw digits, take `mnist`.",
+        "The network of `mnist-latent` on the pictures themselves, trained with more arithmetic than its autoencoder and its DDPM",
+        "together: what latent diffusion is compared with in chapter 21. To draw digits, take `mnist`.",
         "",
         "- Data: `mnist5k`, training part of the split with seed 0.",
         *described("mnist-pixel", "pixel"),

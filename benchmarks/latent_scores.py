@@ -31,8 +31,8 @@ from ddpm_course.models import ConvVAE, ConvVAEConfig
 from ddpm_course.scores import memorising
 from ddpm_course.variance import eps_moments, optimal_variance
 
-LATENT, PIXEL, SEEDS, STEPS, SURE, ROUNDS = "mnist-latent", "mnist-pixel", (0, 1, 2), 50, 0.9, 11
-KINDS = ("reconstruction", "normal", "fitted", "latent", "pixel", "mnist")
+LATENT, PIXEL, SEEDS, STEPS, SURE, ROUNDS = "mnist-latent", "mnist-pixel", (0, 1, 2), 25, 0.9, 11
+KINDS = ("reconstruction", "normal", "fitted", "latent", "mnist", "pixel")
 OUT = Path(__file__).parent / "results" / "latent.json"
 
 
@@ -243,7 +243,8 @@ def main() -> None:
     report["real"] = {"accepted": ruler.accepted(ruler.images)}
     report["floors"] = once(folder / "floors.json", lambda: [ruler.floor(seed) for seed in range(5)])
     for kind in KINDS:
-        report[kind] = [once(folder / f"{kind}-{seed}.json", lambda k=kind, s=seed: ruler.measure(k, s)) for seed in SEEDS]
+        seeds = SEEDS[:1] if kind == "pixel" else SEEDS  # one is a quarter of an hour on a CPU
+        report[kind] = [once(folder / f"{kind}-{seed}.json", lambda k=kind, s=seed: ruler.measure(k, s)) for seed in seeds]
     report["bound"] = once(folder / "bound.json", lambda: two_stage_bound(ruler))
     report["flops"] = once(folder / "flops.json", count_flops)
     old = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}

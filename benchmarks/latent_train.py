@@ -1,8 +1,8 @@
-"""The checkpoints of chapter 21: python benchmarks/latent_train.py vae --device cuda, then the same with latent, pixel, trials, ship.
+"""The checkpoints of chapter 21: python benchmarks/latent_train.py vae, then the same with latent, pixel, trials, ship.
 
 vae      the autoencoder, 28x28 -> (4, 7, 7), and the codec that standardises its latents
 latent   the DDPM on its latents
-pixel    the same network on the pictures, with the same number of steps and the same batch: the comparison
+pixel    the same network on the pictures, with more arithmetic than both others together: the comparison
 trials   short runs: autoencoders with other weights of the KL, DDPMs on latents of another scale (JSON only)
 ship     fp16 weights into the package, and the model cards
 
@@ -27,27 +27,28 @@ from ddpm_course.latent import Codec, encode_data, fit_codec, load_codec, save_c
 from ddpm_course.metrics import frechet_distance
 from ddpm_course.models import ConvVAE, ConvVAEConfig
 
-VARIANCE = 0.005  # of the decoder, for each pixel: the weight of the KL, if the squared error is halved and not divided by it
+VARIANCE = 0.01  # of the decoder, for each pixel: the weight of the KL, if the squared error is halved and not divided by it
 COPIES = 8  # draws from q(z | x) for each training picture
 LATENT = replace(UNetConfig.mnist(), image_size=7, channels=4, patch_size=1, attention_sizes=(4,), pad=True)
 PIXEL = replace(UNetConfig.mnist(), patch_size=1, attention_sizes=(14,))
-TRIAL_VARIANCES = (1.0, 0.1, 0.01, 0.0002, 0.00001)
+TRIAL_VARIANCES = (1.0, 0.1, 0.001, 0.00001)
 TRIAL_SCALES = (1.0, 0.2, 5.5)  # standard deviation of the latents; 5.5 is about that of Stable Diffusion's before its scale factor
-STEPS = {"vae": 3000, "latent": 3000, "pixel": 3000, "trial_vae": 600, "trial_ddpm": 700}
+STEPS = {"vae": 300, "latent": 4000, "pixel": 303, "trial_vae": 300, "trial_ddpm": 400}
+BATCH = {"vae": 64, "latent": 64, "pixel": 256}  # nearly three times the arithmetic for pixels that autoencoder and latents together have
 
 
 def config(name: str, steps: int, device: str) -> TrainConfig:
-    """The settings of the DDPM in latent or in pixel space: equal but for the network's input."""
+    """The settings of the DDPM in latent or in pixel space: the same network but for its input."""
     return TrainConfig(
         data="mnist5k" if name == "pixel" else "mnist5k, encoded by vae.json",
         net=PIXEL if name == "pixel" else LATENT,
         steps=steps,
-        batch_size=256,
+        batch_size=BATCH[name],
         lr=2e-3,
         warmup=200,
         final_lr=0.02,
         ema_decay=0.998,
-        precision="bf16" if device == "cuda" else "fp32",
+        precision="bf16",
         log_every=250,
         device=device,
     )
@@ -67,23 +68,21 @@ def affordable(planned: int, seconds: float | None, run: Callable[[int], Any], p
     return max(min(planned, 50), min(planned, int(left / each)))
 
 
-def fit_vae(images: Tensor, variance: float, steps: int, batch: int = 256) -> ConvVAE:
-    """The bound of chapter 04 with this variance of the decoder, on pictures that are moved by up to 2 pixels, a batch at a time."""
+def fit_vae(images: Tensor, variance: float, steps: int, batch: int = BATCH["vae"]) -> ConvVAE:
+    """The bound of chapter 04 with this variance of the decoder."""
     torch.manual_seed(0)
-    generator, vae = rng(0, 31), ConvVAE(ConvVAEConfig()).to(images.device)
+    generator, vae = rng(0, 1), ConvVAE(ConvVAEConfig()).to(images.device)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=2e-3, weight_decay=0.01)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     for step in range(steps):
-        index = torch.randint(len(images), (batch,), generator=generator)
-        shift = tuple(int(k) for k in torch.randint(-2, 3, (2,), generator=generator))
-        x = images[index.to(images.device)].roll(shift, dims=(2, 3))
-        loss = vae_terms(vae, x, torch.randn(batch, *vae.config.latent_shape, device=x.device), variance).total().mean()
+        x = images[torch.randint(len(images), (batch,), generator=generator).to(images.device)]
+        loss = vae_terms(vae, x, torch.randn(batch, *vae.config.latent_shape).to(x.device), variance).total().mean()
         optimizer.zero_grad()
-        (loss * variance).backward()  # the same minimum; gradients of a size that does not depend on the variance
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 10.0)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 100 / variance)  # the bound grows like 1 / variance
         optimizer.step()
         scheduler.step()
-        if step % 250 == 249 or step == steps - 1:
+        if step % 50 == 49 or step == steps - 1:
             print(f"vae {variance:g}: step {step + 1}, bound {float(loss.detach()):.1f} nats", flush=True)
     return vae.eval().requires_grad_(False)
 
@@ -119,7 +118,15 @@ def train_vae(out: Path, device: str, steps: int, seconds: float | None) -> None
     vae = fit_vae(images, VARIANCE, steps)
     report = vae_report(vae, splits.val.images.to(device), VARIANCE)
     codec = fit_codec(vae, images)
-    meta = {"data": "mnist5k", "variance": VARIANCE, "steps": steps, "batch": 256, "seed": 0, "device": device, "validation": report}
+    meta = {
+        "data": "mnist5k",
+        "variance": VARIANCE,
+        "steps": steps,
+        "batch": BATCH["vae"],
+        "seed": 0,
+        "device": device,
+        "validation": report,
+    }
     save_codec(out, codec, meta, half=True)
     print(json.dumps(meta, indent=1), codec.mean, codec.std, flush=True)
 
@@ -181,7 +188,7 @@ def trials(out: Path, device: str, seconds: float | None, steps: dict[str, int])
     for variance in TRIAL_VARIANCES:
         fit = lambda v=variance: vae_report(fit_vae(train_images, v, steps["trial_vae"]), held_out, v)  # noqa: E731
         jobs.append(("vae", lambda fit=fit: fit() | {"steps": steps["trial_vae"]}))
-    jobs = [jobs[k] for k in (0, 2, 4, 6, 8, 1, 3, 5, 7)]  # the most telling ones first
+    jobs = [jobs[k] for k in (0, 2, 4, 6, 3, 1, 5, 7)]  # the most telling ones first
     for kind, job in jobs:
         if seconds is not None and time.monotonic() - start > seconds:
             print("no time left", flush=True)
