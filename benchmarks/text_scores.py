@@ -1,7 +1,8 @@
 """Does the picture show what the caption says? python benchmarks/text_scores.py
 
 Writes benchmarks/results/text_scores.json. Each row goes to runs/text-CHECKSUM/ at once: a run that was stopped goes on.
-Rows of the comparison (--pooled FOLDER, made by train_captions.py pooled) are kept from the report if the folder is not given.
+The comparison needs two folders: --pooled, made by train_captions.py pooled, and --equal, the network itself after as many steps.
+Its rows are kept from the report if the folders are not given.
 """
 
 import argparse
@@ -24,7 +25,8 @@ from ddpm_course.models import SceneJudge
 from ddpm_course.pictures import to_float
 
 STEPS, SCALES = 50, (1.0, 2.0, 3.0, 5.0, 8.0)
-HELD_OUT, SEEN, POOLED, HIDDEN = "held-out combinations", "training combinations", "pooled, held-out combinations", "caption hidden"
+HELD_OUT, SEEN, HIDDEN = "held-out combinations", "training combinations", "caption hidden"
+POOLED, EQUAL = "pooled, held-out combinations", "every word, as many steps as pooled"
 OUT = Path(__file__).parent / "results" / "text_scores.json"
 
 
@@ -63,51 +65,60 @@ def chance() -> dict[str, float]:
     return {"count": 1 / 2, "layout": layout, "digit": 1 / 10, "colour": 1 / 6, "size": 1 / 2, "all": everything}
 
 
-def plan(pooled: bool) -> list[tuple[str, float]]:
+def plan(comparison: bool) -> list[tuple[str, float]]:
     """Rows in the order of their weight, so that a run that is cut off has the main ones."""
     rows = [(HELD_OUT, 3.0), (SEEN, 3.0), (HELD_OUT, 1.0), (HIDDEN, 0.0)]
-    comparison = [(POOLED, 3.0), (POOLED, 1.0)] if pooled else []
-    rest = [(HELD_OUT, s) for s in SCALES] + [(SEEN, s) for s in SCALES] + [(POOLED, s) for s in SCALES if pooled]
-    return list(dict.fromkeys(rows + comparison + rest))
+    rows += [(name, scale) for scale in (3.0, 1.0) for name in (POOLED, EQUAL)] if comparison else []
+    return list(dict.fromkeys(rows + [(name, scale) for scale in SCALES for name in (HELD_OUT, SEEN)]))
 
 
-def kept_rows(out: Path, pooled: Path | None, weights: str) -> list[dict[str, Any]]:
-    """The comparison's rows of an earlier report on the same weights, if they are not measured now."""
-    old = json.loads(out.read_text()) if out.exists() and pooled is None else {"rows": []}
-    return [row for row in old["rows"] if row["name"] == POOLED] if old.get("weights") == weights else []
+def kept(out: Path) -> dict[str, Any]:
+    """The comparison of an earlier report: its rows, and the steps of training."""
+    old = json.loads(out.read_text()) if out.exists() else {"rows": [], "steps": {}}
+    return {"rows": [row for row in old["rows"] if row["name"] in (POOLED, EQUAL)], "steps": old["steps"]}
 
 
-def main() -> None:
-    """Measure what is missing, then write the report."""
+def steps_of(trained: Trained) -> int:
+    """How many steps it was trained for, whatever was planned."""
+    return trained.history[-1]["step"]
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captions", type=Path, default=ASSETS / "captions")
     parser.add_argument("--pooled", type=Path)
+    parser.add_argument("--equal", type=Path)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no further row after this time")
-    args = parser.parse_args()
-    start, judge = time.monotonic(), load_judge(args.captions)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure what is missing, then write the report."""
+    args, start = arguments(), time.monotonic()
+    comparison, judge, net = bool(args.pooled and args.equal), load_judge(args.captions), load_model(args.captions)
     weights = "".join(load_tensors(args.captions, part)[1]["sha256"][:6] for part in ("model", "judge"))
+    others = {POOLED: load_model(args.pooled), EQUAL: load_model(args.equal)} if comparison else {}
+    before = {"rows": [], "steps": {key: steps_of(x) for key, x in others.items()}} if comparison else kept(args.out)
     report: dict[str, Any] = {"weights": weights, "sampler": f"DDIM, {STEPS} steps", "n": args.n, "device": args.device}
-    report |= {"chance": chance(), "ceiling": ceiling(judge, args.n), "rows": []}
-    nets = {False: load_model(args.captions)} | ({True: load_model(args.pooled)} if args.pooled else {})
-    report["steps"] = {"words": nets[False].config["steps"]} | ({"pooled": nets[True].config["steps"]} if args.pooled else {})
-    for name, scale in plan(bool(args.pooled)):
+    report |= {"steps": before["steps"] | {"words": steps_of(net)}, "chance": chance(), "ceiling": ceiling(judge, args.n)}
+    rows, at_once = before["rows"], 1000 if args.device == "cuda" else 50
+    for name, scale in plan(comparison):
         if time.monotonic() - start > args.seconds:
             continue
         scenes = scenes_for(name, args.n)
 
         def measure(name: str = name, scale: float = scale, scenes: Tensor = scenes) -> dict[str, float]:
-            return agreement(
-                scenes, seen_in(judge, draw(nets[name == POOLED], scenes, scale, args.device, 1000 if args.device == "cuda" else 50))
-            )
+            return agreement(scenes, seen_in(judge, draw(others.get(name, net), scenes, scale, args.device, at_once)))
 
         scores = once(Path("runs") / f"text-{weights}" / f"{name}-{scale:g}-{args.n}.json", measure)
-        report["rows"].append({"name": name, "scale": scale, "scores": scores})
+        rows.append({"name": name, "scale": scale, "scores": scores})
         print(name, scale, {key: round(value, 3) for key, value in scores.items()}, flush=True)
-        rows = sorted(report["rows"] + kept_rows(args.out, args.pooled, weights), key=lambda row: (row["name"], row["scale"]))
-        write_atomic(args.out, (json.dumps(report | {"rows": rows}, indent=1) + "\n").encode())
+        report["rows"] = sorted(rows, key=lambda row: (row["name"], row["scale"]))
+        write_atomic(args.out, (json.dumps(report, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

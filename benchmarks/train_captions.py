@@ -131,7 +131,7 @@ CARD = """# Model card: captions
 - Data: `captioned({pictures:,})` of `ddpm_course/canvas.py`: real digits of `mnist5k` (training part), coloured, in two sizes,
   one or two on a canvas. A sixth of the combinations of digit, colour and size never occurs in training.
 - Network: `TextUNetConfig()`, {parameters:,} parameters with its text encoder, fp16, predicts {prediction}; {schedule} schedule, T = {T}.
-- Command: `python benchmarks/train_captions.py words --device {device} --steps {steps}`: {steps:,} steps of batch {batch},
+- Command: `python benchmarks/train_captions.py words --device {device} --steps {steps}`: {done:,} of {steps:,} steps of batch {batch},
   seed {seed}, bf16, EMA {ema}, captions hidden with probability {hidden}.
 - Loss at the end: training {loss:.4f}, validation {val_loss:.4f} (EMA weights; combinations and digits never trained on).
 - Judge: `python benchmarks/train_captions.py judge --device {judge_device} --steps {judge_steps}`: {judge_steps:,} steps of batch
@@ -149,7 +149,8 @@ Meant for learning and tests. It draws digits on a black canvas, knows {words} w
 Count, layout and all (everything right): share of the pictures. Digit, colour and size: share of the things asked for.
 Held-out combinations never occurred in training. Chance: guesses that know how often each answer occurs, but not the caption.
 Ceiling: the judge on real pictures of the held-out captions, made of digits that were never trained on. Pooled: a network of the
-same size and budget (`train_captions.py pooled`) whose words reach it as one vector.
+same size whose words reach it as one vector (`train_captions.py pooled`), after {pooled_steps:,} of its {steps:,} steps, with the same
+rates and batches; "every word, as many steps" is the network itself at that moment.
 """
 
 
@@ -172,6 +173,7 @@ def write_card(out: Path, report: Path) -> None:
         T=config["num_timesteps"],
         device=config["device"],
         steps=config["steps"],
+        done=trained.history[-1]["step"],
         batch=config["batch_size"],
         seed=config["seed"],
         ema=config["ema_decay"],
@@ -185,6 +187,7 @@ def write_card(out: Path, report: Path) -> None:
         judge_accuracy=", ".join(f"{key} {value}" for key, value in judge["test_accuracy"].items()),
         words=trained.net.config.vocabulary - 2,
         weights=scores["weights"],
+        pooled_steps=scores["steps"].get("pooled, held-out combinations", 0),
         sampler=scores["sampler"],
         n=scores["n"],
         table="\n".join(lines),
