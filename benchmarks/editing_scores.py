@@ -25,7 +25,8 @@ from ddpm_course.prediction import EpsModel
 from ddpm_course.solvers import ddim_invert
 from ddpm_course.strokes import StyleCells, slant, thickness
 
-FACTOR, NONE, BOLD_SLANTED = 4, StyleCells.count, StyleCells.count - 1
+FACTOR, STYLES = 4, StyleCells.count
+THIN_UPRIGHT, BOLD_SLANTED, NONE = 0, STYLES - 1, 10 * STYLES
 RESULTS = Path(__file__).parent / "results" / "editing.json"
 Numbers = dict[str, Any]
 
@@ -109,7 +110,7 @@ def inpainting(bench: Bench, plan: str) -> Numbers:
 
 # --- super-resolution: 7x7 -> 28x28 --------------------------------------------------------------------------------------
 
-DRAWS, SR_STEPS = 16, 50
+DRAWS, SR_STEPS = 8, 25
 
 
 def enlarged(bench: Bench, way: str) -> Numbers:
@@ -125,8 +126,9 @@ def enlarged(bench: Bench, way: str) -> Numbers:
 def resolved(bench: Bench) -> Numbers:
     """One draw of the conditioned network, the mean of several, and how far apart they are."""
     model, schedule = bench.model("mnist-sr", condition=enlarge(bench.low, FACTOR))
-    draws = [ddim_sample(model, schedule, bench.images.shape, num_steps=SR_STEPS, generator=rng(k, 193)) for k in range(DRAWS)]
-    found = {f"mean of {k}": bench.restored(torch.stack(draws[:k]).mean(0)) for k in (1, 2, 4, 8, DRAWS)}
+    starts = [torch.randn(bench.images.shape, generator=rng(k, 193)).to(bench.device) for k in range(DRAWS)]
+    draws = [ddim_sample(model, schedule, x_T=x_T, num_steps=SR_STEPS) for x_T in starts]
+    found = {f"mean of {k}": bench.restored(torch.stack(draws[:k]).mean(0)) for k in (1, 2, 4, DRAWS)}
     found["pair"] = {"mse": mean_error((draws[0] - draws[1]).square().flatten(1).mean(1))}
     kept = draws[0] + enlarge(bench.low - low_pass(draws[0], FACTOR), FACTOR)
     return found | {"averages put right": bench.restored(kept.clamp(-1, 1))}
@@ -149,43 +151,60 @@ def noised(bench: Bench, strength: float, seed: int) -> Numbers:
     return {"own_class": mean_error(bench.known_as(x)), "distance": mean_error(rms(x, bench.images))}
 
 
-def styled(bench: Bench, x: Tensor, chosen: Tensor) -> Numbers:
-    """Thickness, slant, thirds reached, class and distance, for these pictures of x."""
-    a, b = (third.float() for third in bench.cells.thirds(x, bench.y))
-    values = {"thickness": thickness(x), "slant": slant(x), "bold": (a == 2).float(), "slanted": (b == 2).float()}
-    values |= {"both": ((a == 2) & (b == 2)).float(), "own_class": bench.known_as(x), "distance": rms(x, bench.images)}
-    return {key: mean_error(value[chosen]) for key, value in values.items()}
+def correlation(a: Tensor, b: Tensor) -> float:
+    """Pearson's, of two lists of numbers."""
+    return float(torch.corrcoef(torch.stack([a, b]).double())[0, 1])
 
 
-def restyled(bench: Bench, steps: int, scale: float) -> Numbers:
-    """Up with the digit's own style, down with "bold and slanted"; and, at scale 1, there and back with its own."""
-    trained, own = bench.trained("mnist-styles"), bench.cells(bench.images, bench.y)
-    up = trained.eps_model(y=own)
-    target, none = (torch.tensor([k], device=bench.device) for k in (BOLD_SLANTED, NONE))
-    down = batched_guidance(trained.net, trained.schedule, {"y": target}, {"y": none}, scale, trained.prediction)
-    x_T = ddim_invert(up, trained.schedule, bench.images, steps)
-    x = ddim_sample(down, trained.schedule, x_T=x_T, num_steps=steps).clamp(-1, 1)
-    found = {"thin upright": styled(bench, x, own == 0), "all": styled(bench, x, own >= 0)}
-    if scale == 1:
-        back = ddim_sample(up, trained.schedule, x_T=x_T, num_steps=steps)
-        found["there and back"] = {"distance": mean_error(rms(back, bench.images)), "own_class": mean_error(bench.known_as(back))}
-        found["noise"] = {"std": mean_error(x_T.flatten(1).std(1))}
-    return found
+class ThinUpright:
+    """The held-out digits that are thin and upright among their class, and what becomes of them."""
 
+    def __init__(self, bench: Bench) -> None:
+        self.bench, chosen = bench, bench.cells(bench.images, bench.y) == THIN_UPRIGHT
+        self.x, self.y = bench.images[chosen], bench.y[chosen]
+        self.trained = bench.trained("mnist-styles")
+        self.net, self.schedule, self.prediction = self.trained.net, self.trained.schedule, self.trained.prediction
 
-def restyled_by_noise(bench: Bench, strength: float) -> Numbers:
-    """The same wish by SDEdit: forget so much, then down with "bold and slanted"."""
-    target, own = torch.full_like(bench.y, BOLD_SLANTED), bench.cells(bench.images, bench.y)
-    model, schedule = bench.model("mnist-styles", y=target)
-    x = image_to_image(model, schedule, bench.images, strength, 50, generator=rng(0, 195)).clamp(-1, 1)
-    return {"thin upright": styled(bench, x, own == 0), "all": styled(bench, x, own >= 0)}
+    def label(self, style: int) -> Tensor:
+        """The digit's own class in this style."""
+        return STYLES * self.y + style
 
+    def judged(self, x: Tensor, y: Tensor | None = None) -> Numbers:
+        """Thickness, slant, thirds reached, class, distance to the input; and whether the thinnest stay the thinnest."""
+        y = self.y if y is None else y
+        a, b = (third == 2 for third in self.bench.cells.thirds(x, y))
+        values = {"thickness": thickness(x), "slant": slant(x), "bold": a, "slanted": b, "both": a & b}
+        values["own_class"] = self.bench.eyes(x).argmax(1) == y
+        if len(x) == len(self.x):
+            values["distance"] = rms(x, self.x)
+        found: Numbers = {key: mean_error(value.float()) for key, value in values.items()} | {"n": len(x)}
+        if len(x) == len(self.x):
+            found["rank"] = {f.__name__: correlation(f(self.x), f(x)) for f in (thickness, slant)}
+        return found
 
-def before(bench: Bench) -> Numbers:
-    """The pictures themselves, and real bold slanted ones."""
-    own = bench.cells(bench.images, bench.y)
-    parts = {"thin upright": own == 0, "all": own >= 0, "bold slanted": own == BOLD_SLANTED}
-    return {key: styled(bench, bench.images, part) | {"n": int(part.sum())} for key, part in parts.items()}
+    def before(self) -> Numbers:
+        """The pictures themselves, and real bold slanted ones."""
+        real = self.bench.cells(self.bench.images, self.bench.y) == BOLD_SLANTED
+        return {"thin upright": self.judged(self.x), "bold slanted": self.judged(self.bench.images[real], self.bench.y[real])}
+
+    def rewritten(self, steps: int, scale: float) -> Numbers:
+        """Up with the digit's own label, down with that of its bold slanted kind; and, at scale 1, there and back."""
+        up = self.trained.eps_model(y=self.label(THIN_UPRIGHT))
+        none = torch.tensor([NONE], device=self.x.device)
+        target = {"y": self.label(BOLD_SLANTED)}
+        down = batched_guidance(self.net, self.schedule, target, {"y": none}, scale, self.prediction)
+        x_T = ddim_invert(up, self.schedule, self.x, steps)
+        found = self.judged(ddim_sample(down, self.schedule, x_T=x_T, num_steps=steps).clamp(-1, 1))
+        if scale == 1:
+            found["there and back"] = mean_error(rms(ddim_sample(up, self.schedule, x_T=x_T, num_steps=steps), self.x))
+            found["noise"] = mean_error(x_T.flatten(1).std(1))
+        return found
+
+    def redrawn(self, strength: float) -> Numbers:
+        """The same wish by SDEdit: forget so much, then down with the new label. Strength 1 draws anew."""
+        model = clip_x_0(self.trained.eps_model(y=self.label(BOLD_SLANTED)), self.schedule)
+        x = image_to_image(model, self.schedule, self.x, strength, 50, generator=rng(0, 195))
+        return self.judged(x.clamp(-1, 1))
 
 
 def far_apart(bench: Bench) -> list[float]:
@@ -205,10 +224,10 @@ JOBS: dict[str, tuple[str, Job]] = {  # the measurement -> the network it needs,
     "inpaint r2": ("mnist", lambda b: inpainting(b, "r2")),
     **{f"sdedit {s} seed {k}": ("mnist", lambda b, s=s, k=k: noised(b, s, k)) for k in (1, 2) for s in STRENGTHS},
     "resolved": ("mnist-sr", resolved),
-    "style before": ("mnist-styles", before),
-    **{f"restyle {n} scale 1": ("mnist-styles", lambda b, n=n: restyled(b, n, 1.0)) for n in (100, 10, 20, 50, 200)},
-    **{f"restyle 100 scale {s:g}": ("mnist-styles", lambda b, s=s: restyled(b, 100, s)) for s in (2.0, 3.0)},
-    **{f"restyle noise {s}": ("mnist-styles", lambda b, s=s: restyled_by_noise(b, s)) for s in (0.3, 0.5, 0.7, 0.9)},
+    "style before": ("mnist-styles", lambda b: ThinUpright(b).before()),
+    **{f"restyle {n} scale 1": ("mnist-styles", lambda b, n=n: ThinUpright(b).rewritten(n, 1.0)) for n in (50, 10, 20, 100)},
+    **{f"restyle 50 scale {s:g}": ("mnist-styles", lambda b, s=s: ThinUpright(b).rewritten(50, s)) for s in (2.0, 3.0)},
+    **{f"restyle noise {s}": ("mnist-styles", lambda b, s=s: ThinUpright(b).redrawn(s)) for s in (0.5, 0.7, 0.8, 0.9, 1.0)},
 }
 
 
