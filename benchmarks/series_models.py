@@ -24,7 +24,7 @@ from ddpm_course.series import load_strings, load_weeks
 BASE = TrainConfig(
     steps=6000,
     batch_size=512,
-    lr=2e-3,
+    lr=1e-3,
     warmup=200,
     final_lr=0.02,
     ema_decay=0.999,
@@ -33,6 +33,9 @@ BASE = TrainConfig(
     keep_last=1,
     channels_last=False,
 )
+QUIET = TransformerConfig(loudness=0.02)  # the shipped weights began so; chapter 20 shows why a fresh start should be louder
+STRINGS = TransformerConfig(length=512, patch=32)
+SPECTRAL = with_spectrum(0.05)
 X_0 = replace(BASE, prediction="x_0", weighting="min_snr")
 
 
@@ -47,11 +50,13 @@ class Recipe:
 
 
 RECIPES = {
-    "series": Recipe(replace(BASE, data="weeks"), lambda: Transformer(TransformerConfig()), load_weeks),
-    "series-parts": Recipe(replace(X_0, data="weeks"), lambda: PartsTransformer(PartsConfig(rest=True)), load_weeks, with_spectrum(0.05)),
-    "series-two-parts": Recipe(replace(X_0, data="weeks"), lambda: PartsTransformer(PartsConfig()), load_weeks, with_spectrum(0.05)),
-    "series-parts-square": Recipe(replace(X_0, data="weeks"), lambda: PartsTransformer(PartsConfig(rest=True)), load_weeks),
-    "waves": Recipe(replace(BASE, data="strings"), lambda: Transformer(TransformerConfig(length=1024, patch=16)), load_strings),
+    "series": Recipe(replace(BASE, data="weeks"), lambda: Transformer(QUIET), load_weeks),
+    "series-parts": Recipe(
+        replace(X_0, data="weeks"), lambda: PartsTransformer(PartsConfig(QUIET, rest=True)), load_weeks, with_spectrum(0.05)
+    ),
+    "series-two-parts": Recipe(replace(X_0, data="weeks"), lambda: PartsTransformer(PartsConfig(QUIET)), load_weeks, SPECTRAL),
+    "series-parts-square": Recipe(replace(X_0, data="weeks"), lambda: PartsTransformer(PartsConfig(QUIET, rest=True)), load_weeks),
+    "waves": Recipe(replace(BASE, data="strings", batch_size=64, steps=4000, lr=2e-3), lambda: Transformer(STRINGS), load_strings),
 }
 
 

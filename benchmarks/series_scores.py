@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from model_card import once
+from series_cards import SHIPPED, write_card, write_report
 from torch import Tensor
 
 from ddpm_course import ExactGaussian, dpm_solver_sample, load_model, time_grid
-from ddpm_course.checkpoint import ASSETS, Trained, load_tensors, rng
+from ddpm_course.checkpoint import ASSETS, Trained, rng
 from ddpm_course.forward import q_sample
 from ddpm_course.metrics import class_test, two_sample_test
 from ddpm_course.models.transformer import polynomials, strongest_waves
@@ -33,8 +34,7 @@ from ddpm_course.series_stats import (
     straight_lines,
 )
 
-OUT = Path(__file__).parent / "results" / "series.json"
-N, SERIES, DRAWS, STEPS, LAGS = 1000, 200, 19, 50, 84
+N, SERIES, DRAWS, STEPS, LAGS = 1000, 200, 9, 50, 84
 LEVELS = torch.arange(1, 20, dtype=torch.float64) / 20
 GAPS = {
     "fill-6": (72, 78),
@@ -46,11 +46,6 @@ GAPS = {
 }
 KINDS = {"autocorrelation": lambda x: autocorrelation(x, LAGS)[:, 1:], "spectrum": power, "mean by the hour": flat}
 Numbers = dict[str, Any]
-
-
-def weights_of(folder: Path, name: str) -> str:
-    """The start of the checksum of a network."""
-    return str(load_tensors(folder / name, "model")[1]["sha256"][:12])
 
 
 def draw_samples(trained: Trained, n: int, seed: int, device: str) -> Tensor:
@@ -155,7 +150,8 @@ def fill(data: Data, trained: Trained, device: str, gap: tuple[int, int], n: int
     schedule = trained.schedule.to(device)
     model = Trained(trained.net.to(device), schedule, trained.prediction).eps_model()
     many = known.repeat(DRAWS, 1, 1).to(device)
-    drawn = impute(model, schedule, many, mask.to(device), generator=rng(0, 24, device=device)).cpu()
+    with torch.autocast(device, torch.bfloat16):  # the network alone: twice as fast on a CPU, and off by less than 0.01 in v
+        drawn = impute(model, schedule, many, mask.to(device), generator=rng(0, 24, device=device)).cpu()
     exact = torch.equal(drawn[..., mask], many.cpu()[..., mask])
     draws = drawn[:, 0, ~mask].double().unflatten(0, (DRAWS, n))
     given = [data.gaussian.given(mask[None], x) for x in known]
@@ -227,12 +223,11 @@ def decomposition(data: Data, trained: Trained, device: str, n: int = 500) -> Nu
 
 
 def pitch_of(x: Tensor) -> Tensor:
-    """Fundamental frequency in Hz (N,), from the highest peak of the autocorrelation between 200 and 480 Hz, by a parabola through it."""
-    r = autocorrelation(x, 60)
-    lags = torch.arange(RATE // 480, RATE // 200 + 1)
-    k = lags[r[:, lags].argmax(1)]
-    before, at, behind = (r.gather(1, (k + d)[:, None])[:, 0] for d in (-1, 0, 1))
-    return RATE / (k + 0.5 * (before - behind) / (before - 2 * at + behind))
+    """Fundamental frequency in Hz (N,): the highest peak of the autocorrelation, read 16 times finer, between 200 and 480 Hz."""
+    spectrum = torch.fft.rfft(flat(x), n=2 * x.shape[-1]).abs().square()
+    fine = torch.fft.irfft(spectrum, n=16 * 2 * x.shape[-1])  # zeros above: more points on the same curve
+    lags = torch.arange(16 * RATE // 480, 16 * RATE // 200)
+    return 16 * RATE / lags[fine[:, lags].argmax(1)].double()
 
 
 def in_tune(x: Tensor) -> tuple[float, Tensor]:
@@ -262,6 +257,11 @@ def sound(trained: Trained, device: str) -> Numbers:
     return out
 
 
+ALL = ("series", "series-parts", "series-two-parts", "series-parts-square")  # the last two are ablations and are not shipped
+NAMES = ["rulers", *(f"generation {name}" for name in ALL), *(f"parts {name}" for name in ALL[1:]), *GAPS]
+NAMES += ["fill-24 series-parts", "waves"]
+
+
 def tasks(folder: Path, device: str) -> dict[str, Callable[[], Numbers]]:
     """Name -> measurement; what it needs is loaded when it is called."""
     data: list[Data] = []
@@ -273,15 +273,14 @@ def tasks(folder: Path, device: str) -> dict[str, Callable[[], Numbers]]:
 
     load = lambda name: load_model(folder / name)  # noqa: E731
     found = {"rulers": lambda: rulers(weeks_data())}
-    for name in ("series", "series-parts", "series-two-parts", "series-parts-square"):
+    for name in ALL:
         if (folder / name / "model.json").exists():
             found[f"generation {name}"] = lambda name=name: generation(weeks_data(), load(name), device)
             if name != "series":
                 found[f"parts {name}"] = lambda name=name: decomposition(weeks_data(), load(name), device)
     for name, gap in GAPS.items():
         found[name] = lambda gap=gap: fill(weeks_data(), load("series"), device, gap)
-    for name in ("fill-24", "forecast-48"):
-        found[f"{name} series-parts"] = lambda name=name: fill(weeks_data(), load("series-parts"), device, GAPS[name])
+    found["fill-24 series-parts"] = lambda: fill(weeks_data(), load("series-parts"), device, GAPS["fill-24"])
     return found | {"waves": lambda: sound(load("waves"), device)}
 
 
@@ -296,6 +295,10 @@ def main() -> None:
     for name, measure in tasks(args.models, args.device).items():
         if args.only is None or name in args.only:
             once(args.cache / f"{name.replace(' ', '_')}.json", measure)
+    if args.only is None:
+        report = write_report(args.cache, NAMES)
+        for name in SHIPPED:
+            write_card(name, report)
 
 
 if __name__ == "__main__":

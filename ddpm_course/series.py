@@ -19,8 +19,8 @@ from .prediction import EpsModel
 from .sampling import ddpm_stepper, last, time_grid, trajectory
 from .schedule import NoiseSchedule
 
-HOURS, DAY, RATE = 168, 24, 8000  # a week, a day; samples of sound in a second
-PITCHES = tuple(220.0 * 2 ** (k / 12) for k in (0, 2, 4, 5, 7, 9, 11, 12))  # eight notes of a major scale from A, in Hz
+HOURS, DAY, RATE = 168, 24, 4000  # a week, a day; samples of sound in a second
+PITCHES = tuple(220.0 * 2 ** (k / 12) for k in (0, 4, 7, 12))  # four notes, a major chord on A, in Hz
 
 
 class Weeks(NamedTuple):
@@ -98,8 +98,8 @@ def weakest_morning(curves: Tensor) -> Tensor:
     return rise.median(1).values / rise.amin(1).clamp(min=1e-3)
 
 
-def plucked(n: int, generator: torch.Generator | None = None, length: int = 1024) -> tuple[Tensor, Tensor]:
-    """n simulated plucked strings (n, 1, length) at 8 kHz, and which of PITCHES each has (n,).
+def plucked(n: int, generator: torch.Generator | None = None, length: int = 512) -> tuple[Tensor, Tensor]:
+    """n simulated plucked strings (n, 1, length) at 4 kHz, and which of PITCHES each has (n,).
 
     Harmonic k of a string plucked at a share p of its length has amplitude sin(pi k p) / k, and dies sooner the higher it is.
     """
@@ -108,8 +108,8 @@ def plucked(n: int, generator: torch.Generator | None = None, length: int = 1024
     pitch, place, shift = torch.tensor(PITCHES)[note, None], uniform(0.1, 0.45), uniform(0, 1)
     life, loud, time = uniform(0.05, 0.15), uniform(0.6, 1.2), torch.arange(length) / RATE
     wave = 0.01 * torch.randn(n, length, generator=generator)
-    for k in range(1, int(3600 / PITCHES[0]) + 1):
-        strength = loud * torch.sin(math.pi * k * place) / k * (k * pitch < 3600)
+    for k in range(1, int(1800 / PITCHES[0]) + 1):
+        strength = loud * torch.sin(math.pi * k * place) / k * (k * pitch < 1800)
         wave += 0.6 * strength * torch.cos(2 * math.pi * k * (pitch * time + shift)) * torch.exp(-time * (0.7 + 0.3 * k) / life)
     return wave[:, None], note
 
@@ -133,7 +133,7 @@ def load_weeks(seed: int = 0, sizes: tuple[int, int, int] = (65_536, 1_000, 2_00
 
 @lru_cache(maxsize=2)
 def load_strings(seed: int = 0, sizes: tuple[int, int, int] = (32_768, 1_000, 2_000)) -> Splits:
-    """Simulated plucked strings (N, 1, 1024) in three parts, each from a generator of its own; the labels are the pitches, 0..7."""
+    """Simulated plucked strings (N, 1, 512) in three parts, each from a generator of its own; the labels are the pitches, 0..3."""
     return Splits(*(Split(*plucked(n, _generator(seed, 2, part))) for part, n in enumerate(sizes)))
 
 
@@ -162,9 +162,9 @@ def impute(
     schedule: NoiseSchedule,
     known: Tensor,
     mask: Tensor,
-    num_steps: int = 50,
-    resamplings: int = 10,
-    jump: int = 5,
+    num_steps: int = 30,
+    resamplings: int = 8,
+    jump: int = 4,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """One draw for each of known (B, C, L): what is unknown (mask (L,) False) is filled in. inpaint() on times that are dense near 0.

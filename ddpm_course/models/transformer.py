@@ -25,6 +25,8 @@ class TransformerConfig:
     heads: int = 4
     positions: str = "learned"
     """learned, sines, or none: without them the words are a bag, and their order is lost."""
+    loudness: float = 1.0
+    """Standard deviation of learned positions before training. Words have about 1; beside them a whisper is not heard for long."""
 
     def __post_init__(self) -> None:
         if self.positions not in POSITIONS:
@@ -75,7 +77,7 @@ class Trunk(nn.Module):
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         sines = timestep_embedding(torch.arange(1, words + 1), width)
         if config.positions == "learned":
-            self.positions = nn.Parameter(torch.randn(words, width))  # as loud as the words: a whisper is not heard for long
+            self.positions = nn.Parameter(config.loudness * torch.randn(words, width))
         else:
             self.register_buffer("positions", sines if config.positions == "sines" else torch.zeros_like(sines), persistent=False)
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
@@ -166,15 +168,13 @@ def strongest_waves(x: Tensor, top_k: int) -> Tensor:
 class PartsTransformer(nn.Module):
     """Answers a series as trend + season (+ rest), and shows them: parts(x_t, t). Meant to predict x_0.   After Diffusion-TS section 3.
 
-    It begins with the parts of x_t itself, each times a gain that depends on t. Then each block adds a polynomial, read off the mean
-    of its words, and the strongest waves of a signal, read off the words.
+    Each block adds a polynomial, read off the mean of its words, and the strongest waves of a signal, read off the words.
     """
 
     def __init__(self, config: PartsConfig) -> None:
         super().__init__()
         self.config, body, numbers = config, config.body, config.body.channels * config.body.patch
         self.trunk, self.norm = Trunk(body), nn.LayerNorm(body.width)
-        self.gains = _silent(nn.Linear(body.width, 3 if config.rest else 2))
         self.trend = nn.ModuleList(_silent(nn.Linear(body.width, body.channels * (config.degree + 1))) for _ in range(body.depth))
         self.season = nn.ModuleList(_silent(nn.Linear(body.width, numbers)) for _ in range(body.depth))
         self.rest = _silent(nn.Linear(body.width, numbers)) if config.rest else None
@@ -188,23 +188,20 @@ class PartsTransformer(nn.Module):
         """Coefficients (B, C, degree + 1) as a curve (B, C, L); no matrix product, so it stays fp32 under autocast."""
         return (coefficients[..., None] * self.basis).sum(-2)
 
-    def split(self, x: Tensor) -> Parts:
-        """x (B, C, L) itself as a polynomial, its strongest waves, and what is left: no network."""
-        trend = self.fit(x)
-        season = strongest_waves(x - trend, self.config.top_k)
-        return Parts(trend, season, x - trend - season)
-
     def parts(self, x_t: Tensor, t: Tensor) -> Parts:
         """x_t (B, C, L), t (B,) in 1..T -> trend, season, rest (0 without one)."""
-        after, time = self.trunk(x_t, t)
-        gains = self.gains(time).float()[:, :, None, None].unbind(1)
-        trend, season, rest = (gain * part for gain, part in zip((*gains, 0.0), self.split(x_t), strict=False))
+        after, _ = self.trunk(x_t, t)
+        channels, config, trend, season = self.config.body.channels, self.config, 0.0, 0.0
         for h, polynomial, waves in zip(after, self.trend, self.season, strict=True):
             h = self.norm(h)
-            trend = trend + self.write(polynomial(h.mean(1)).float().unflatten(1, (self.config.body.channels, -1)))
-            season = season + self.split(self.trunk.join(waves(h)).float()).season
+            trend = trend + self.write(polynomial(h.mean(1)).float().unflatten(1, (channels, -1)))
+            signal = self.trunk.join(waves(h)).float()
+            season = season + strongest_waves(signal - self.fit(signal), config.top_k)
+        rest = torch.zeros_like(season)
         if self.rest is not None:
-            rest = rest + self.split(self.trunk.join(self.rest(self.norm(after[-1]))).float()).rest
+            signal = self.trunk.join(self.rest(self.norm(after[-1]))).float()
+            signal = signal - self.fit(signal)
+            rest = signal - strongest_waves(signal, config.top_k)
         return Parts(trend, season, rest)
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
