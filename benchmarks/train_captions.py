@@ -44,18 +44,23 @@ RECIPE = TrainConfig(
 )
 
 
-def network(name: str, start: Path | None = None) -> TextUNet:
-    """The network, or its comparison without words to choose from; same size, same first weights (or those in the folder `start`)."""
+def network(name: str, start: Path | None = None, loud: bool = False) -> TextUNet:
+    """The network, or its comparison without words to choose from; same size, same first weights (or those in the folder `start`).
+
+    loud: of `start`, everything but the vectors of the places, which began too quiet once.
+    """
     torch.manual_seed(0)
     net = TextUNet(TextUNetConfig(pooled=name == "pooled"))
     if start:
+        fresh = net.text.places.data.clone()
         net.load_state_dict(load_model(start).net.state_dict())
+        net.text.places.data.copy_(fresh if loud else net.text.places.data)
     return net
 
 
-def fit(name: str, config: TrainConfig, pictures: int, out: Path, start: Path | None) -> None:
+def fit(name: str, config: TrainConfig, pictures: int, out: Path, net: TextUNet) -> None:
     """Train, and put the averaged weights as fp16 into the folder `out`."""
-    trained = train(config, captioned(pictures), network(name, start), caption_condition(config.label_dropout))
+    trained = train(config, captioned(pictures), net, caption_condition(config.label_dropout))
     save_model(out, load_model(config.out), half=True)
     print(name, trained.history[-1], flush=True)
 
@@ -202,6 +207,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, default=ASSETS / "captions")
     parser.add_argument("--start", type=Path, help="the folder of a model to go on from, instead of fresh weights")
+    parser.add_argument("--loud", action="store_true", help="with --start: fresh vectors of the places")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seconds", type=float, help="instead of --steps: as many as fit into this time, and write the number to --agree")
     parser.add_argument("--agree", type=Path, help="without --seconds: wait for this file, and take the number of steps from it")
@@ -216,7 +222,7 @@ def main() -> None:
     else:
         config = replace(RECIPE, batch_size=args.batch, device=args.device, out=f"runs/captions-{args.what}")
         config = replace(config, steps=agreed_steps(args, config))
-        fit(args.what, config, args.pictures, args.out, args.start)
+        fit(args.what, config, args.pictures, args.out, network(args.what, args.start, args.loud))
 
 
 def agreed_steps(args: argparse.Namespace, config: TrainConfig) -> int:

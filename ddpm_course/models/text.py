@@ -57,7 +57,7 @@ class TextEncoder(nn.Module):
 
     def __init__(self, vocabulary: int, length: int, width: int, layers: int, heads: int) -> None:
         super().__init__()
-        self.words, self.places = nn.Embedding(vocabulary, width), nn.Parameter(0.02 * torch.randn(length, width))
+        self.words, self.places = nn.Embedding(vocabulary, width), nn.Parameter(torch.randn(length, width))  # as loud as the words
         self.blocks = nn.ModuleList(TextBlock(width, heads) for _ in range(layers))
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
