@@ -21,6 +21,7 @@ from ddpm_course.captions import agreement, describe, draw_scenes, tokenize
 from ddpm_course.checkpoint import ASSETS, Trained, load_judge, load_tensors, rng, write_atomic
 from ddpm_course.data import Split, mnist5k
 from ddpm_course.guidance import batched_guidance
+from ddpm_course.memory import keep_memory
 from ddpm_course.models import SceneJudge
 from ddpm_course.pictures import to_float
 
@@ -31,17 +32,23 @@ OUT = Path(__file__).parent / "results" / "text_scores.json"
 
 
 def scenes_for(name: str, n: int) -> Tensor:
-    """The scenes that a row asks for: the same for every scale and network."""
-    return draw_scenes(n, rng(0, 18, name == SEEN), held_out=name != SEEN)
+    """The scenes that a row asks for: the first n of 1,000, the same for every scale and network."""
+    return draw_scenes(max(n, 1000), rng(0, 18, name == SEEN), held_out=name != SEEN)[:n]
 
 
 def draw(trained: Trained, scenes: Tensor, scale: float, device: str, at_once: int) -> Tensor:
     """One picture for each scene's caption, the same noise at every scale: DDIM, guesses of x_0 held in [-1, 1]."""
-    tokens, null, x_T = tokenize(describe(scenes)), tokenize(""), torch.randn(len(scenes), 3, 32, 32, generator=rng(0, 19))
+    tokens, null, x_T = tokenize(describe(scenes)), tokenize(""), torch.randn(1000, 3, 32, 32, generator=rng(0, 19))
     net, schedule, drawn = trained.net.to(device), trained.schedule.to(device), []
+
+    def ask(x_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        """The network in bf16, as it was trained; everything around it stays fp32."""
+        with torch.autocast(device, torch.bfloat16):
+            return net(x_t, t, tokens).float()
+
     for part in (slice(start, start + at_once) for start in range(0, len(scenes), at_once)):
         cond = {"tokens": tokens[part].to(device)}
-        model = batched_guidance(net, schedule, cond, {"tokens": null.to(device)}, scale, trained.prediction)
+        model = batched_guidance(ask, schedule, cond, {"tokens": null.to(device)}, scale, trained.prediction)
         drawn.append(ddim_sample(clip_x_0(model, schedule), schedule, x_T=x_T[part].to(device), num_steps=STEPS).cpu())
     return torch.cat(drawn)
 
@@ -65,11 +72,13 @@ def chance() -> dict[str, float]:
     return {"count": 1 / 2, "layout": layout, "digit": 1 / 10, "colour": 1 / 6, "size": 1 / 2, "all": everything}
 
 
-def plan(comparison: bool) -> list[tuple[str, float]]:
-    """Rows in the order of their weight, so that a run that is cut off has the main ones."""
-    rows = [(HELD_OUT, 3.0), (SEEN, 3.0), (HELD_OUT, 1.0), (HIDDEN, 0.0)]
-    rows += [(name, scale) for scale in (3.0, 1.0) for name in (POOLED, EQUAL)] if comparison else []
-    return list(dict.fromkeys(rows + [(name, scale) for scale in SCALES for name in (HELD_OUT, SEEN)]))
+def plan(n: int, comparison: bool) -> list[tuple[str, float, int]]:
+    """Rows (name, scale, n) in the order of their weight, so that a run that is cut off has the main ones; the others are smaller."""
+    rows = [(HELD_OUT, 3.0, n), (SEEN, 3.0, n), (HELD_OUT, 1.0, n), (HIDDEN, 0.0, n)]
+    rows += [(name, scale, n // 2) for scale in (3.0, 1.0) for name in (POOLED, EQUAL)] if comparison else []
+    return rows + [
+        (name, scale, n * 3 // 10) for scale in SCALES for name in (HELD_OUT, SEEN) if (name, scale) not in [r[:2] for r in rows]
+    ]
 
 
 def kept(out: Path) -> dict[str, Any]:
@@ -99,23 +108,24 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure what is missing, then write the report."""
     args, start = arguments(), time.monotonic()
+    keep_memory()
     comparison, judge, net = bool(args.pooled and args.equal), load_judge(args.captions), load_model(args.captions)
     weights = "".join(load_tensors(args.captions, part)[1]["sha256"][:6] for part in ("model", "judge"))
     others = {POOLED: load_model(args.pooled), EQUAL: load_model(args.equal)} if comparison else {}
     before = {"rows": [], "steps": {key: steps_of(x) for key, x in others.items()}} if comparison else kept(args.out)
-    report: dict[str, Any] = {"weights": weights, "sampler": f"DDIM, {STEPS} steps", "n": args.n, "device": args.device}
+    report: dict[str, Any] = {"weights": weights, "sampler": f"DDIM, {STEPS} steps, bf16", "n": args.n, "device": args.device}
     report |= {"steps": before["steps"] | {"words": steps_of(net)}, "chance": chance(), "ceiling": ceiling(judge, args.n)}
     rows, at_once = before["rows"], 1000 if args.device == "cuda" else 50
-    for name, scale in plan(comparison):
+    for name, scale, n in plan(args.n, comparison):
         if time.monotonic() - start > args.seconds:
             continue
-        scenes = scenes_for(name, args.n)
+        scenes = scenes_for(name, n)
 
         def measure(name: str = name, scale: float = scale, scenes: Tensor = scenes) -> dict[str, float]:
             return agreement(scenes, seen_in(judge, draw(others.get(name, net), scenes, scale, args.device, at_once)))
 
-        scores = once(Path("runs") / f"text-{weights}" / f"{name}-{scale:g}-{args.n}.json", measure)
-        rows.append({"name": name, "scale": scale, "scores": scores})
+        scores = once(Path("runs") / f"text-{weights}" / f"{name}-{scale:g}-{n}.json", measure)
+        rows.append({"name": name, "scale": scale, "n": n, "scores": scores})
         print(name, scale, {key: round(value, 3) for key, value in scores.items()}, flush=True)
         report["rows"] = sorted(rows, key=lambda row: (row["name"], row["scale"]))
         write_atomic(args.out, (json.dumps(report, indent=1) + "\n").encode())

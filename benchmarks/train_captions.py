@@ -147,7 +147,7 @@ Meant for learning and tests. It draws digits on a black canvas, knows {words} w
 
 `python benchmarks/text_scores.py` measures the rest again. Measured on weights `{weights}`.
 
-## {sampler}, n = {n} captions a row
+## {sampler}
 
 {table}
 
@@ -163,13 +163,13 @@ def write_card(out: Path, report: Path) -> None:
     """The model card, from the weights beside it and the scores."""
     trained, (_, judge), scores = load_model(out), load_tensors(out, "judge"), json.loads(report.read_text())
     config, keys = trained.config, ("count", "layout", "digit", "colour", "size", "all")
-    lines = ["| | scale | " + " | ".join(keys) + " |", "|" + "---|" * (2 + len(keys))]
-    for name, scale, found in [
-        ("chance", "–", scores["chance"]),
-        *((row["name"], f"{row['scale']:g}", row["scores"]) for row in scores["rows"]),
-        ("ceiling", "–", scores["ceiling"]),
+    lines = ["| | scale | n | " + " | ".join(keys) + " |", "|" + "---|" * (3 + len(keys))]
+    for name, scale, n, found in [
+        ("chance", "–", "–", scores["chance"]),
+        *((row["name"], f"{row['scale']:g}", row["n"], row["scores"]) for row in scores["rows"]),
+        ("ceiling", "–", scores["n"], scores["ceiling"]),
     ]:
-        lines.append(f"| {name} | {scale} | " + " | ".join(f"{found[key]:.3f}" for key in keys) + " |")
+        lines.append(f"| {name} | {scale} | {n} | " + " | ".join(f"{found[key]:.3f}" for key in keys) + " |")
     text = CARD.format(
         pictures=PICTURES,
         parameters=sum(p.numel() for p in trained.net.parameters()),
@@ -194,7 +194,6 @@ def write_card(out: Path, report: Path) -> None:
         weights=scores["weights"],
         pooled_steps=scores["steps"].get("pooled, held-out combinations", 0),
         sampler=scores["sampler"],
-        n=scores["n"],
         table="\n".join(lines),
     )
     write_atomic(out / "README.md", text.encode())

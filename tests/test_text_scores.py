@@ -24,7 +24,9 @@ def test_the_report_and_the_card_belong_to_the_weights() -> None:
     weights = "".join(load_tensors(HERE, part)[1]["sha256"][:6] for part in ("model", "judge"))
     card = (HERE / "README.md").read_text(encoding="utf-8")
     assert REPORT["weights"] == weights and f"`{weights}`" in card
-    assert REPORT["n"] == 1000 and re.search(r"n = 1000 captions a row", card)
+    size = {(row["name"], row["scale"]): row["n"] for row in REPORT["rows"]}
+    assert REPORT["n"] == size["held-out combinations", 3.0] == size["training combinations", 3.0] == 1000 and min(size.values()) >= 300
+    assert re.search(r"^\| held-out combinations \| 3 \| 1000 \|", card, re.MULTILINE)
     assert sum(path.stat().st_size for path in HERE.iterdir()) < 6e6 and max(path.stat().st_size for path in HERE.iterdir()) < 5e6
 
 
