@@ -49,7 +49,7 @@ def draw(trained: Trained, scenes: Tensor, scale: float, device: str, at_once: i
     for part in (slice(start, start + at_once) for start in range(0, len(scenes), at_once)):
         cond = {"tokens": tokens[part].to(device)}
         model = batched_guidance(ask, schedule, cond, {"tokens": null.to(device)}, scale, trained.prediction)
-        drawn.append(ddim_sample(clip_x_0(model, schedule), schedule, x_T=x_T[part].to(device), num_steps=STEPS).cpu())
+        drawn.append(ddim_sample(clip_x_0(model, schedule), schedule, x_T=x_T[: len(scenes)][part].to(device), num_steps=STEPS).cpu())
     return torch.cat(drawn)
 
 
