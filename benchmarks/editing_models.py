@@ -175,21 +175,21 @@ def scores(name: str, assets: Path) -> list[str]:
 
 def sr_rows(found: dict[str, Any]) -> list[str]:
     """PSNR and the classifier's opinion: floors without a network, the network, and the truth as the ceiling."""
-    ways = {f"network, {key}": found["resolved"][key] for key in ("mean of 1", "mean of 8")}
+    ways = {f"network, {key}": found["resolved"][key] for key in ("mean of 1", "mean of 4")}
     ways |= {"repeated pixels": found["enlarge nearest"], "bicubic": found["enlarge bicubic"]}
     ways |= {"unconditional network with an edit": found["enlarge guided 1"], "the true picture": found["enlarge truth"]}
     rows = [
         f"| {way} | {with_error(row['psnr'], 1) if way != 'the true picture' else '–'} | {with_error(row['own_class'])} |"
         for way, row in ways.items()
     ]
-    return ["| 7x7 -> 28x28, DDIM, 25 steps | PSNR, dB | its digit |", "|---|---|---|", *rows]
+    return ["| 7x7 -> 28x28, DDIM, 20 steps | PSNR, dB | its digit |", "|---|---|---|", *rows]
 
 
 def style_rows(found: dict[str, Any]) -> list[str]:
     """Thin upright digits rewritten as bold slanted ones by inversion."""
     keys = ("thickness", "slant", "bold", "slanted", "own_class", "distance")
     ways = {"thin upright digits": found["style before"]["thin upright"], "real bold slanted digits": found["style before"]["bold slanted"]}
-    ways |= {f"rewritten, 50 steps, scale {k}": found[f"restyle 50 scale {k}"] for k in (1, 2, 3)}
+    ways |= {f"rewritten, 40 steps, scale {k}": found[f"restyle 40 scale {k}"] for k in (1, 2, 3)}
     rows = [f"| {way} | {' | '.join(with_error(row[key]) if key in row else '–' for key in keys)} |" for way, row in ways.items()]
     titles = "thickness | slant, degrees | in the bold third | in the slanted third | its digit | distance"
     n = found["style before"]["thin upright"]["n"]
