@@ -66,6 +66,12 @@ def test_without_positions_the_order_of_the_words_is_lost(positions: str, a_bag:
     assert torch.allclose(net(shuffle(x), T), shuffle(net(x, T)), atol=1e-4) == a_bag
 
 
+def test_positions_begin_as_loud_as_asked() -> None:
+    for loudness in (0.02, 1.0):
+        positions = Transformer(TransformerConfig(length=600, patch=2, width=64, loudness=loudness)).trunk.positions
+        assert float(positions.std()) == pytest.approx(loudness, rel=0.05)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("rest", [False, True])
 def test_the_parts_add_up_and_each_is_what_it_is_called(rest: bool) -> None:
