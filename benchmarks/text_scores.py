@@ -1,8 +1,8 @@
 """Does the picture show what the caption says? python benchmarks/text_scores.py
 
 Writes benchmarks/results/text_scores.json. Each row goes to runs/text-CHECKSUM/ at once: a run that was stopped goes on.
-The comparison needs two folders: --pooled, made by train_captions.py pooled, and --equal, the network itself after as many steps.
-Its rows are kept from the report if the folders are not given.
+The comparison needs two folders: --pooled, made by train_captions.py pooled, and --equal, the network itself after as many steps
+from the same start. Its rows are kept from the report if the folders are not given. --only measures rows of these names alone.
 """
 
 import argparse
@@ -101,6 +101,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no further row after this time")
     return parser.parse_args()
 
@@ -110,21 +111,23 @@ def main() -> None:
     args, start = arguments(), time.monotonic()
     keep_memory()
     comparison, judge, net = bool(args.pooled and args.equal), load_judge(args.captions), load_model(args.captions)
-    weights = "".join(load_tensors(args.captions, part)[1]["sha256"][:6] for part in ("model", "judge"))
+    checksum = lambda folder, part="model": load_tensors(folder, part)[1]["sha256"][:6]  # noqa: E731
+    weights, folders = checksum(args.captions) + checksum(args.captions, "judge"), {POOLED: args.pooled, EQUAL: args.equal}
     others = {POOLED: load_model(args.pooled), EQUAL: load_model(args.equal)} if comparison else {}
     before = {"rows": [], "steps": {key: steps_of(x) for key, x in others.items()}} if comparison else kept(args.out)
     report: dict[str, Any] = {"weights": weights, "sampler": f"DDIM, {STEPS} steps, bf16", "n": args.n, "device": args.device}
     report |= {"steps": before["steps"] | {"words": steps_of(net)}, "chance": chance(), "ceiling": ceiling(judge, args.n)}
     rows, at_once = before["rows"], 1000 if args.device == "cuda" else 50
     for name, scale, n in plan(args.n, comparison):
-        if time.monotonic() - start > args.seconds:
+        if time.monotonic() - start > args.seconds or (args.only and name not in args.only):
             continue
         scenes = scenes_for(name, n)
 
         def measure(name: str = name, scale: float = scale, scenes: Tensor = scenes) -> dict[str, float]:
             return agreement(scenes, seen_in(judge, draw(others.get(name, net), scenes, scale, args.device, at_once)))
 
-        scores = once(Path("runs") / f"text-{weights}" / f"{name}-{scale:g}-{n}.json", measure)
+        own = checksum(folders.get(name, args.captions)) + weights[6:]
+        scores = once(Path("runs") / f"text-{own}" / f"{name}-{scale:g}-{n}.json", measure)
         rows.append({"name": name, "scale": scale, "n": n, "scores": scores})
         print(name, scale, {key: round(value, 3) for key, value in scores.items()}, flush=True)
         report["rows"] = sorted(rows, key=lambda row: (row["name"], row["scale"]))

@@ -138,6 +138,9 @@ CARD = """# Model card: captions
 - Network: `TextUNetConfig()`, {parameters:,} parameters with its text encoder, fp16, predicts {prediction}; {schedule} schedule, T = {T}.
 - Command: `python benchmarks/train_captions.py words --device {device} --steps {steps}`: {done:,} of {steps:,} steps of batch {batch},
   seed {seed}, bf16, EMA {ema}, captions hidden with probability {hidden}.
+- Where it began: the first run (`words`, 20,000 steps planned) had vectors of the places that began with standard deviation 0.02. It bound
+  no order (half of the pairs exchanged) and was stopped at step 8,000. From there `--start FOLDER --loud` went on with fresh ones, of
+  standard deviation 1, as the encoder begins now. The command above, from scratch, was not run.
 - Loss at the end: training {loss:.4f}, validation {val_loss:.4f} (EMA weights; combinations and digits never trained on).
 - Judge: `python benchmarks/train_captions.py judge --device {judge_device} --steps {judge_steps}`: {judge_steps:,} steps of batch
   {judge_batch}, seed 1, on pictures of all combinations made of training digits. On {judge_n:,} real pictures made of test digits:
