@@ -12,6 +12,7 @@ NAMES = {
     "fitted": "decoded from a normal law with each channel's mean and spread",
     "latent": "decoded from the latent DDPM",
     "pixel": "the same network on pixels (`mnist-pixel`)",
+    "floors": "floor",
     "mnist": "the shipped `mnist`, 2x2 patches, its own training",
 }
 
@@ -25,24 +26,21 @@ def table(report: dict[str, Any] | None, kinds: list[str]) -> list[str]:
     """Scores of these kinds, with n and floor."""
     if report is None:
         return ["(Not scored yet: python benchmarks/latent_scores.py.)"]
-    floor = {key: [row[key] for row in report["floors"]] for key in ("accepted", "frechet_distance", "precision", "recall", "chi2")}
-    rows = [
-        f"| {NAMES[kind]} | " + " | ".join(shown([row[key] for row in report[kind]]) for key in floor) + " |"
-        for kind in kinds
-        if all(row["chi2"] is not None for row in report[kind])
-    ]
+    few = any(report[kind][0]["n"] == report["few"] for kind in kinds)
+    rows_of = lambda kind: [row["few"] if few else row for row in report[kind]]  # noqa: E731
+    keys = ["accepted", "frechet_distance", "precision", "recall", *([] if few else ["chi2"])]
+    values = lambda kind: " | ".join(shown([row[key] for row in rows_of(kind)]) for key in keys)  # noqa: E731
+    rows = [f"| {NAMES[kind]} | {rows_of(kind)[0]['n']} | {values(kind)} |" for kind in [*kinds, "floors"]]
     return [
-        f"n = {report['n']} a seed, seeds {shown(report['seeds'])} (`mnist-pixel`: seed 0); {report['sampler']}. "
-        "Accepted: share in which the shipped `mnist` "
+        f"One value a seed; {report['sampler']}. Accepted: share in which the shipped `mnist` "
         f"classifier sees a digit with a probability of at least {report['sure']}; of held-out digits {report['real']['accepted']:.3f}. "
         "Distance, precision and recall in its features, against all held-out pictures. Chi-square: classes drawn against those seen in "
         "held-out pictures, 9 degrees of freedom. Floor: training pictures in the place of samples, five draws. "
         f"Measured on weights `{report['weights']}` by `python benchmarks/latent_scores.py`.",
         "",
-        "| | accepted | Fréchet distance | precision | recall | class chi-square |",
-        "|---|---|---|---|---|---|",
+        f"| | n | accepted | Fréchet distance | precision | recall |{'' if few else ' class chi-square |'}",
+        f"|---|---|---|---|---|---|{'' if few else '---|'}",
         *rows,
-        f"| floor | {' | '.join(shown(values) for values in floor.values())} |",
     ]
 
 
@@ -107,6 +105,6 @@ def card_of_pixel(report: dict[str, Any] | None) -> str:
         "",
         "## Scores",
         "",
-        *table(report, ["pixel", "mnist"]),
+        *table(report, ["pixel", "latent", "mnist"]),
     ]
     return "\n".join(lines) + "\n"

@@ -1,18 +1,13 @@
-"""The checkpoints of chapter 21: python benchmarks/latent_train.py vae, then the same with latent, pixel, trials, ship.
+"""The checkpoints of chapter 21: python benchmarks/latent_train.py vae, then the same with latent, pixel, ship.
 
 vae      the autoencoder, 28x28 -> (4, 7, 7), and the codec that standardises its latents
 latent   the DDPM on its latents
 pixel    the same network on the pictures, with more arithmetic than both others together: the comparison
-trials   short runs: autoencoders with other weights of the KL, DDPMs on latents of another scale (JSON only)
 ship     fp16 weights into the package, and the model cards
-
---seconds bounds the wall clock: the number of steps is cut to what fits, and recorded. Without it all steps are done.
 """
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_course import TrainConfig, UNetConfig, ddim_sample, train, vae_terms
-from ddpm_course.checkpoint import ASSETS, Trained, load_classifier, load_model, rng, save_model, write_atomic
+from ddpm_course import TrainConfig, UNetConfig, train, vae_terms
+from ddpm_course.checkpoint import ASSETS, load_classifier, load_model, rng, save_model
 from ddpm_course.data import Splits, mnist5k
-from ddpm_course.latent import Codec, encode_data, fit_codec, load_codec, save_codec
+from ddpm_course.latent import encode_data, fit_codec, load_codec, save_codec
 from ddpm_course.metrics import frechet_distance
 from ddpm_course.models import ConvVAE, ConvVAEConfig
 
@@ -31,9 +26,7 @@ VARIANCE = 0.01  # of the decoder, for each pixel: the weight of the KL, if the 
 COPIES = 8  # draws from q(z | x) for each training picture
 LATENT = replace(UNetConfig.mnist(), image_size=7, channels=4, patch_size=1, attention_sizes=(4,), pad=True)
 PIXEL = replace(UNetConfig.mnist(), patch_size=1, attention_sizes=(14,))
-TRIAL_VARIANCES = (1.0, 0.1, 0.0001)
-TRIAL_SCALES = (1.0, 0.2, 5.5)  # standard deviation of the latents; 5.5 is about that of Stable Diffusion's before its scale factor
-STEPS = {"vae": 300, "latent": 4000, "pixel": 303, "trial_vae": 200, "trial_ddpm": 300}
+STEPS = {"vae": 300, "latent": 4000, "pixel": 303}
 BATCH = {"vae": 64, "latent": 64, "pixel": 256}  # nearly three times the arithmetic for pixels that autoencoder and latents together have
 
 
@@ -52,20 +45,6 @@ def config(name: str, steps: int, device: str) -> TrainConfig:
         log_every=250,
         device=device,
     )
-
-
-def affordable(planned: int, seconds: float | None, run: Callable[[int], Any], probe: int = 60) -> int:
-    """How many steps fit into the time left: all that are planned without a limit, else what a short probe (run twice) says."""
-    if seconds is None:
-        return planned
-    start = time.monotonic()
-    run(min(probe, planned))
-    middle = time.monotonic()
-    run(min(probe, planned))
-    each = (time.monotonic() - middle) / min(probe, planned)
-    left = seconds - (time.monotonic() - start)
-    print(f"{1 / each:.1f} steps/s, {left:.0f} s left", flush=True)
-    return max(min(planned, 50), min(planned, int(left / each)))
 
 
 def fit_vae(images: Tensor, variance: float, steps: int, batch: int = BATCH["vae"]) -> ConvVAE:
@@ -110,11 +89,10 @@ def vae_report(vae: ConvVAE, images: Tensor, variance: float) -> dict[str, Any]:
     }
 
 
-def train_vae(out: Path, device: str, steps: int, seconds: float | None) -> None:
+def train_vae(out: Path, device: str, steps: int) -> None:
     """Fit the autoencoder and the codec; save both."""
     splits = mnist5k()
     images = splits.train.images.to(device)
-    steps = affordable(steps, seconds, lambda n: fit_vae(images, VARIANCE, n))
     vae = fit_vae(images, VARIANCE, steps)
     report = vae_report(vae, splits.val.images.to(device), VARIANCE)
     codec = fit_codec(vae, images)
@@ -131,21 +109,19 @@ def train_vae(out: Path, device: str, steps: int, seconds: float | None) -> None
     print(json.dumps(meta, indent=1), codec.mean, codec.std, flush=True)
 
 
-def latents(out: Path, device: str, copies: int = COPIES) -> Splits:
+def latents(out: Path, device: str) -> Splits:
     """Draws from q(z | x) for each picture, on the CPU."""
     codec = load_codec(out).to(device)
     splits = mnist5k()
     moved = Splits(*(part._replace(images=part.images.to(device)) for part in splits))
-    encoded = encode_data(codec, moved, rng(0, 34, device=device), copies)
+    encoded = encode_data(codec, moved, rng(0, 34, device=device), COPIES)
     return type(encoded)(*(part._replace(images=part.images.cpu()) for part in encoded))
 
 
-def train_ddpm(name: str, out: Path, device: str, steps: int, seconds: float | None) -> None:
+def train_ddpm(name: str, out: Path, device: str, steps: int) -> None:
     """The DDPM in latent or pixel space; saved as fp16 in out/latent or out/pixel."""
     data = mnist5k() if name == "pixel" else latents(out, device)
     plan = config(name, steps, device)
-    steps = affordable(steps, seconds, lambda n: train(replace(plan, steps=n), data=data))
-    write_atomic(out / f"{name}.steps", str(steps).encode())  # so that the other run can take the same number
     trained = train(replace(plan, steps=steps), data=data)
     trained.net.cpu()
     save_model(out / name, replace(trained, schedule=trained.schedule.to("cpu")), half=True)
@@ -155,47 +131,6 @@ def train_ddpm(name: str, out: Path, device: str, steps: int, seconds: float | N
 def sure(eyes: torch.nn.Module, x: Tensor) -> float:
     """Share of pictures in which the classifier sees a digit with a probability of at least 0.9. A blank may pass, too."""
     return float((eyes(x).softmax(1).amax(1) >= 0.9).float().mean())
-
-
-@torch.no_grad()
-def looks(trained: Trained, codec: Codec, scale: float, device: str, n: int = 300) -> dict[str, float]:
-    """Share accepted and Fréchet distance of n decoded samples; latents are divided by `scale` first."""
-    x_T = torch.randn(n, *codec.vae.config.latent_shape, generator=rng(0, 35)).to(device)
-    trained.net.to(device)
-    z = ddim_sample(trained.eps_model(), trained.schedule.to(device), x_T=x_T, num_steps=25)
-    pictures, eyes = codec.to(device).decode(z / scale).cpu(), load_classifier("mnist")
-    real = eyes.features(mnist5k().val.images)
-    return {"accepted": sure(eyes, pictures), "frechet_distance": frechet_distance(eyes.features(pictures), real)}
-
-
-def trial_scale(out: Path, device: str, scale: float, steps: int, means: bool = False) -> dict[str, Any]:
-    """A short training on latents times `scale` (or on the means of q): its last losses and the share of digits."""
-    codec = load_codec(out)
-    data = encode_data(codec, mnist5k()) if means else latents(out, device, copies=1)
-    data = type(data)(*(part._replace(images=part.images * scale) for part in data))
-    trained = train(config("latent", steps, device), data=data)
-    loss = trained.history[-1]["val_loss"]
-    return {"scale": scale, "means": means, "steps": steps, "n": 300, "val_loss": loss} | looks(trained, codec, scale, device)
-
-
-def trials(out: Path, device: str, seconds: float | None, steps: dict[str, int]) -> None:
-    """All short runs, each written at once; what the time does not allow is left out."""
-    start, splits, report = time.monotonic(), mnist5k(), {"device": device, "vae": [], "ddpm": []}
-    train_images, held_out = splits.train.images.to(device), splits.val.images.to(device)
-    jobs: list[tuple[str, Callable[[], dict[str, Any]]]] = []
-    for scale, means in [*((s, False) for s in TRIAL_SCALES), (1.0, True)]:
-        jobs.append(("ddpm", lambda s=scale, m=means: trial_scale(out, device, s, steps["trial_ddpm"], m)))
-    for variance in TRIAL_VARIANCES:
-        fit = lambda v=variance: vae_report(fit_vae(train_images, v, steps["trial_vae"]), held_out, v)  # noqa: E731
-        jobs.append(("vae", lambda fit=fit: fit() | {"steps": steps["trial_vae"]}))
-    jobs = [jobs[k] for k in (0, 2, 3, 4, 6, 5, 1)]  # the most telling ones first
-    for kind, job in jobs:
-        if seconds is not None and time.monotonic() - start > seconds:
-            print("no time left", flush=True)
-            break
-        report[kind].append(job())
-        print(report[kind][-1], flush=True)
-        write_atomic(out / "trials.json", (json.dumps(report, indent=1) + "\n").encode())
 
 
 def ship(out: Path) -> None:
@@ -213,21 +148,18 @@ def ship(out: Path) -> None:
 def main() -> None:
     """Read the command line and do one thing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("vae", "latent", "pixel", "trials", "ship"))
+    parser.add_argument("what", choices=("vae", "latent", "pixel", "ship"))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--steps", type=int, help="instead of the recorded number")
-    parser.add_argument("--seconds", type=float, help="bound of the wall clock")
     parser.add_argument("--out", type=Path, default=Path("runs/latent"))
     args = parser.parse_args()
     steps = STEPS if args.steps is None else dict.fromkeys(STEPS, args.steps)
     if args.what == "ship":
         ship(args.out)
-    elif args.what == "trials":
-        trials(args.out, args.device, args.seconds, steps)
     elif args.what == "vae":
-        train_vae(args.out, args.device, steps["vae"], args.seconds)
+        train_vae(args.out, args.device, steps["vae"])
     else:
-        train_ddpm(args.what, args.out, args.device, steps[args.what], args.seconds)
+        train_ddpm(args.what, args.out, args.device, steps[args.what])
 
 
 if __name__ == "__main__":
