@@ -72,13 +72,13 @@ def gaps(report: dict[str, Any], suffix: str = "") -> list[str]:
     tasks = [name for name in report if name.startswith(("fill", "forecast")) and name.endswith("parts") == bool(suffix)]
     return [
         "",
-        "Gaps and forecasts by `impute`, n = 200 held-out weeks, 9 draws each: mean absolute error of the median draw; then CRPS and the "
+        "Gaps and forecasts by `impute`, n = 200 held-out weeks: draws a week, mean absolute error of the median draw, CRPS and the "
         "coverage of the 80 % band (network; best Gaussian).",
         "",
-        f"| hours | {' | '.join(names)} | CRPS | coverage |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| hours | draws | {' | '.join(names)} | CRPS | coverage |",
+        "|---|---|---|---|---|---|---|---|---|",
         *(
-            f"| {task.removesuffix(suffix)} | "
+            f"| {task.removesuffix(suffix)} | {report[task]['walk'][0]} | "
             + " | ".join(f"{report[task][name]['mae']:.3f}" for name in names)
             + "".join(f" | {report[task]['network'][key]:.3f}; {report[task]['gaussian'][key]:.3f}" for key in ("crps", "coverage"))
             + " |"

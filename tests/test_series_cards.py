@@ -36,7 +36,7 @@ def test_the_report_has_n_floors_and_rulers() -> None:
     )
     for fresh in REPORT["rulers"]["fresh"]:
         assert all(fresh[kind][1] > 0.9 for kind in ("autocorrelation", "spectrum", "marginals"))
-    for task in ("fill-24", "forecast-48"):
+    for task in ("fill-6", "fill-24", "forecast-24"):
         found = REPORT[task]
         assert found["known points exact"] and found["network"]["mae"] < min(
             found[ruler]["mae"] for ruler in ("straight line", "day before")
