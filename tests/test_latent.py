@@ -1,5 +1,6 @@
 """What stands between pictures and latents: standardising, encoding a data set, decoding, saving."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ddpm_course import CourseError, TrainConfig, UNet, UNetConfig, ddim_sample, linear_schedule, save_model, train
-from ddpm_course.checkpoint import Trained, rng
+from ddpm_course.checkpoint import ASSETS, Trained, load_tensors, rng, shipped
 from ddpm_course.cli import Sample
-from ddpm_course.data import Latents, Split, Splits
+from ddpm_course.data import Latents, Split, Splits, mnist5k
 from ddpm_course.latent import Codec, encode_data, fit_codec, load_codec, load_with_codec, save_codec
 from ddpm_course.models import ConvVAE, ConvVAEConfig
 
@@ -159,3 +160,26 @@ def test_the_command_line_decodes_what_a_latent_model_draws(tmp_path: Path) -> N
     z = ddim_sample(trained.eps_model(), trained.schedule, x_T=torch.randn(3, 2, 4, 4, generator=rng(0, 0)), num_steps=4)
     torch.testing.assert_close(seen, codec.decode(z), rtol=1e-4, atol=1e-4)
     assert seen.shape == (3, 1, 8, 8) == frames[-1].shape and float(z.abs().max()) > 1
+
+
+def test_the_shipped_codec_is_as_good_as_its_record_says() -> None:
+    """Standardised as promised, and the square error of held-out digits that vae.json has."""
+    codec, (_, meta) = load_codec(shipped("mnist-latent")), load_tensors(shipped("mnist-latent"), "vae")
+    images = mnist5k().val.images[:200]
+    z = codec.encode(images, torch.Generator().manual_seed(0))
+    assert float(z.mean((0, 2, 3)).abs().max()) < 0.1 and float((z.std((0, 2, 3)) - 1).abs().max()) < 0.1
+    error = float((codec.decode(z) - images).square().mean())
+    assert abs(error / meta["validation"]["square_error"] - 1) < 0.15
+
+
+def test_the_report_belongs_to_the_shipped_weights() -> None:
+    """What chapter 21 shows was measured on what it loads, at n = 1,000, with the margins that it speaks of."""
+    report = json.loads((ASSETS.parents[1] / "benchmarks" / "results" / "latent.json").read_text(encoding="utf-8"))
+    parts = (("mnist-latent", "vae"), ("mnist-latent", "model"), ("mnist-pixel", "model"), ("mnist", "model"), ("mnist", "classifier"))
+    own = "".join(load_tensors(ASSETS / folder, part)[1]["sha256"][:4] for folder, part in parts)
+    assert report["weights"] == own, "python benchmarks/latent_scores.py"
+    assert report["n"] == 1000 and report["latent"] and len(report["floors"]) == 5
+    for row in report["latent"]:
+        assert row["accepted"] > 0.55 * report["real"]["accepted"] and row["frechet_distance"] < report["normal"][0]["frechet_distance"] / 5
+    for name in ("mnist-latent", "mnist-pixel"):
+        assert f"`{own}`" in (ASSETS / name / "README.md").read_text(encoding="utf-8")

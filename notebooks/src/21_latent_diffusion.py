@@ -61,7 +61,7 @@ plt.show()
 print(f"numbers in a picture: {ten[0].numel()}, in its latent: {z[0].numel()};  latents on average {abs(float(z.mean())):.0f}, largest about {float(z.abs().max()):.0f}")
 
 # %% [markdown]
-# One can still see where the ink is. A place without ink has one quiet value in each channel, and at a place with ink something happens. Convolutions keep the place. That is what a U-Net needs, and it is why the flat VAE of chapter 04 would not do here.
+# With some good will one can still see where the ink is. A place without ink has one quiet value in each channel, and at a place with ink something happens. Convolutions keep the place. That is what a U-Net needs, and it is why the flat VAE of chapter 04 would not do here.
 #
 # In code, the two stages meet in four lines. `codec.encode` and `codec.decode` stand at the two ends, and what lies between has not changed by a letter. *A latent is just another* $x$.
 #
@@ -86,14 +86,16 @@ torch.testing.assert_close(vae.decode(mine * s + m), codec.decode(mine), rtol=1e
 print("encoded by hand = encoded by the package, and decoded, too: True")
 
 # %% [markdown]
-# And stage two learns, with the trainer of chapter 08 and nothing new. Three hundred digits, sixty steps, a small network; just enough to see the loss fall. (`encode_data` marks its result as `Latents`. The trainer refuses pictures outside $[-1,1]$, and a latent need not be one.)
+# And stage two learns, with the trainer of chapter 08 and nothing new. Three hundred digits, eighty steps, a small network; just enough to see the loss fall. (`encode_data` marks its result as `Latents`. The trainer refuses pictures outside $[-1,1]$, and a latent need not be one.)
 
 # %%
 few = Splits(*(Split(part.images[:300], part.labels[:300]) for part in splits))
 tiny = UNetConfig(image_size=7, channels=4, base_channels=16, multipliers=(1, 2), num_res_blocks=1, attention_sizes=(4,), groups=8, pad=True)
-plan = TrainConfig(data="latents", net=tiny, steps=60, batch_size=64, warmup=10, log_every=20, ema_decay=0.9)
+plan = TrainConfig(data="latents", net=tiny, steps=80, batch_size=32, lr=5e-3, warmup=10, log_every=20, ema_decay=0.9)
 history = train(plan, data=encode_data(codec, few, seeded(1), copies=2)).history
-print("validation loss fell by more than a tenth:", history[-1]["val_loss"] < 0.9 * history[0]["val_loss"])
+falls = all(b["val_loss"] < a["val_loss"] for a, b in zip(history, history[1:], strict=False))
+print(f"always answering 0 costs 1; after 80 steps below 0.95: {history[-1]['val_loss'] < 0.95}, and still falling: {falls}")
+assert history[-1]["val_loss"] < 0.95
 
 # %% [markdown]
 # ## Does it still bound the likelihood?
@@ -246,18 +248,19 @@ for place, value in enumerate(net_cost.values()):
     left.text(value, place, f" {value:.0f}", va="center")
 empty = codec.encode(-torch.ones(1, 1, 28, 28))
 far = (z_held - empty).square().mean(1).sqrt()  # (n, 7, 7): how far each place is from what it is in a black picture
-pairs = torch.stack([far[:, 2:5, 1:5].flatten(), far[:, 2:5, 2:6].flatten()])
+pairs = torch.stack([far[:, :, :-1].flatten(), far[:, :, 1:].flatten()])
 right.scatter(*pairs[:, :4000], s=2, alpha=0.3, color=BLUE)
 right.set(title="distance from the latent of black", xlabel="at a place", ylabel="at the next", aspect="equal")
 plt.show()
-print(f"correlation of neighbours: {float(torch.corrcoef(pairs)[0, 1]):.1f}; under N(0, I): {float(torch.corrcoef(torch.stack([x.flatten() for x in ((torch.randn(2000, 4, 1, 2, generator=seeded(7)) - empty[..., 3:4, 3:5]).square().mean(1).sqrt().movedim(-1, 0))]))[0, 1]):.1f}")
+alone = (torch.randn(1000, 4, 7, 7, generator=seeded(7)) - empty).square().mean(1).sqrt()
+independent = torch.stack([alone[:, :, :-1].flatten(), alone[:, :, 1:].flatten()])
+print(f"correlation of neighbours: {float(torch.corrcoef(pairs)[0, 1]):.1f}; if all numbers were independent: below 0.2: {float(torch.corrcoef(independent)[0, 1]) < 0.2}")
 
 # %% [markdown]
-# The fitted normal law hardly helps: mean and spread of each channel are nearly right already. The mismatch is *between* the numbers. A stroke goes on from one place to the next: where one place is far from black, its neighbour is so more often than not (right picture), and the four channels of one place have to fit together, too. A law under which all numbers are independent cannot know that. The DDPM can.
+# The fitted normal law hardly helps: mean and spread of each channel are nearly right already. The mismatch is *between* the numbers. Empty places lie beside empty places, and a stroke goes on from one place to the next (right picture). The four channels of one place have to fit together, too. A law under which all numbers are independent cannot know that. The DDPM can.
 
 # %%
 saved = bound["cross_entropy"]["normal"] - bound["cross_entropy"]["ddpm"]
-total = bound["reconstruction"] + bound["cross_entropy"]["ddpm"] - bound["entropy"]
 print(f"n = {bound['n']}: the DDPM saves {saved:.0f} nats of {net_cost['N(0, I)']:.0f} (standard error below {math.ceil(bound['error']['ddpm'] + bound['error']['normal'])})")
 assert saved > 10 * bound["error"]["ddpm"] and net_cost["fitted normal"] > 0.9 * net_cost["N(0, I)"]
 
@@ -306,10 +309,18 @@ for kinds in (("reconstruction", "latent", "fitted", "normal", "floors"), ("late
     for kind in kinds:
         rows = [row["few"] if small else row for row in report[kind]]
         print(f"{labels[kind]:30}" + "".join(f"{sum(row[key] for row in rows) / len(rows):{width}.2f}" for key, width in columns.items()))
-print(f"{report['sampler']}, {len(report['seeds'])} seed(s), floors {len(report['floors'])}; real held-out digits accepted: {report['real']['accepted']:.2f}")
+print(f"{report['sampler']}, {len(report['seeds'])} seed, {len(report['floors'])} floors; real held-out digits accepted: {report['real']['accepted']:.2f}")
+by_ddpm, by_normal = (report[kind][0]["accepted"] / report["real"]["accepted"] for kind in ("latent", "normal"))
+print(f"decoded digits accepted at least 0.55 times as often as real ones, from N(0, I) at most 0.02 times, n = {report['n']}: {by_ddpm > 0.55 and by_normal < 0.02}")
+print(f"classes as frequent as in held-out digits, p > 0.01: {report['latent'][0]['p_value'] > 0.01}; likelier than not a digit (50 %), n = {len(drawn)}: {float((eyes(drawn).softmax(1).amax(1) >= 0.5).float().mean()):.1f}")
+assert by_ddpm > 0.55 and by_normal < 0.02 and report["latent"][0]["p_value"] > 0.01
+assert report["latent"][0]["few"]["frechet_distance"] < 0.6 * report["pixel"][0]["few"]["frechet_distance"]
 
 # %% [markdown]
-# TABLE_READING
+# - **The ceiling.** Digits that are only encoded and decoded are accepted almost as often as real ones, and lie near the floor. The autoencoder loses little. (Their precision of 1 means nothing: each lies next to its own original.)
+# - **The latent DDPM.** About half of its digits are accepted, six tenths of what real ones get, at about five floors of distance. The classes come as often as they should. As a set they are digits beyond doubt; every second one has something odd. It was trained for 4,000 steps on one CPU core.
+# - **The VAE alone.** One in a hundred, at ninety floors. The fitted normal law does no better. In nats the mismatch was 150 of 255; this is what it looks like.
+# - **On pixels** (lower block, $n=100$, because these networks take long; at this $n$ all distances are larger, so compare within the block). The same network on pixels is far behind, the shipped `mnist` is ahead. Is that a fair comparison? We have to look at the bill first.
 #
 # ## The right size for a latent
 #
@@ -354,6 +365,8 @@ for ax, name in zip(axes, plans, strict=True):
     curves(sizes, {f"{S} steps": found[name, S] for S in (10, 50)}, ax, xscale="log", yscale="log", title=f"{name} schedule", xlabel="standard deviation a of the latents")
     ax.axvline(1, color=GREY, linewidth=0.8)
 axes[0].set_ylabel("mean error, in units of a")
+axes[0].set_yticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
+axes[0].minorticks_off()
 plt.show()
 at = lambda name, S, a: found[name, S][sizes.index(a)]
 print(f"cosine, 10 steps: {at('cosine', 10, 0.1) / at('cosine', 10, 1.0):.0f} times the error at a = 0.1, {at('cosine', 10, 5.5) / at('cosine', 10, 1.0):.1f} times at a = 5.5")
@@ -436,7 +449,7 @@ print(f"our ConvVAE on n = {ours['n']} validation digits: {ours['rate']:.0f} nat
 assert at_equal_error > 1.1 * ours["rate"]
 
 # %% [markdown]
-# At level 10 only the coarsest directions are left, and most digits are the same cloud. At 1 one can read them, at 0.1 they are a little rough, at 0.01 one hardly sees a difference. Below that, every halving of the error costs half a bit for each of hundreds of directions, and buys what nobody sees. LDM's tiny weight puts the level far down there on purpose: the autoencoder is to throw away *only* what nobody sees, and to leave all the rest of the work to stage two (LDM section 3.1). With ours at 0.01, which is also the error it reaches, the level is that of the best bound. Our `ConvVAE` gets along with fewer nats than the linear one, since strokes are no sums of ghosts.
+# At level 10 only the coarsest directions are left, and most digits are the same cloud. At 1 most can be read, at 0.1 they are a little rough, at 0.01 one hardly sees a difference. Below that, every halving of the error costs half a bit for each of hundreds of directions, and buys what nobody sees. LDM's tiny weight puts the level far down there on purpose: the autoencoder is to throw away *only* what nobody sees, and to leave all the rest of the work to stage two (LDM section 3.1). With ours at 0.01, which is also the error it reaches, the level is that of the best bound. Our `ConvVAE` gets along with fewer nats than the linear one, since strokes are no sums of ghosts.
 #
 # ## What is saved
 #
@@ -469,7 +482,7 @@ bill = {"autoencoder": card["steps"] * card["batch"] * 3 * (of_encoder + of_deco
 print({name: f"{cost / 1e12:.0f}" for name, cost in bill.items()}, "million million operations")
 
 # %% [markdown]
-# It favours the pixels: their network has had nearly three times the arithmetic of autoencoder and latent DDPM together, and is far behind. At 28×28 a network that sees each pixel is simply slow to train. The shipped `mnist`, which folds 2×2 pixels into one place (a small step in the direction of this chapter), has had seven times the arithmetic, and there pixels do well. So the table does not say "latents draw better". It says: *for little arithmetic*, latents draw much better; for more, on pictures this small, pixels are as good a choice.
+# It favours the pixels: their network has had three times the arithmetic of autoencoder and latent DDPM together, and is far behind. At 28×28 a network that sees each pixel is simply slow to train. The shipped `mnist`, which folds 2×2 pixels into one place (a small step in the direction of this chapter), has had eight times the arithmetic, and there pixels do well. So the table does not say "latents draw better". It says: *for little arithmetic*, latents draw much better; for more, on pictures this small, pixels are as good a choice.
 #
 # And the clock? Processor time on one thread, 16 pictures at a time, all networks in turn, medians (measured once, by the script):
 
@@ -538,7 +551,7 @@ plt.show()
 print(f"both ends of the last row are the real digits again: {bool((rows['through the noise'][[0, -1]] - codec.decode(codec.encode(torch.cat([digit[2], digit[7]])))).abs().mean() < 0.1)}")
 
 # %% [markdown]
-# Mixed pixels are two digits at once. Mixed latents are decoded with clean edges, but the middle is a blend all the same, with bits of both strokes: the decoder has to draw what it is told, and it was told two things. (Straight or on an arc makes little difference. An arc keeps the length, as noise needs it, and latents of digits are no noise.) The way through the noise bends the stroke, so that what lies between is more often one connected thing, though not always a digit.
+# Mixed pixels are two digits at once. Mixed latents are decoded with clean edges, but the middle is a blend all the same, with bits of both strokes: the decoder has to draw what it is told, and it was told two things. (Straight or on an arc makes little difference. An arc keeps the length, as noise needs it, and latents of digits are no noise.) The way through the noise is another: each picture on it was drawn by the DDPM, and what stands in the middle between a 2 and a 7 is a 9.
 #
 # ### Play with it
 #
@@ -610,7 +623,7 @@ print(f"spread of the means {float(q_mean.std()):.2f}, of the draws 1; n = {len(
 assert bills["means"][2] < bills["draws"][2] - 20
 
 # %% [markdown]
-# The bill with means is lower by tens of nats, and it is wrong: it is no bound any more. And there is a practical side. The means are narrower than the draws (spread below 1), and they have fine structure in places where the decoder has only ever seen noise. Stage two then has to learn detail that the decoder ignores. Draws, fresh ones for each copy (`copies=8`), blur it, and are what the decoder was trained on. If $q$ is as narrow as LDM's, the difference vanishes, and both are found in programs.
+# The bill with means is lower by about ninety nats, and it is wrong: it is no bound any more. And there is a practical side. The means are narrower than the draws (spread below 1), and they have fine structure in places where the decoder has only ever seen noise. Stage two then has to learn detail that the decoder ignores. Draws, fresh ones for each copy (`copies=8`), blur it, and are what the decoder was trained on. If $q$ is as narrow as LDM's, the difference vanishes, and both are found in programs.
 #
 # ### "The loss is lower on pixels, so that model is better"
 #
