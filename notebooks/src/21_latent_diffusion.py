@@ -657,7 +657,8 @@ print({name: round(frechet_distance(features, eyes.features(x)), 1) for name, x 
 
 # %% [markdown]
 # The distance to reconstructions is the smaller one. It tells how well stage two has learned *its* data, and that is worth knowing. But a reader of "Fréchet distance 5" takes it for a distance to digits. Report the first; if you report the second, say so.
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
@@ -775,7 +776,7 @@ def nats_saved(m, tau, v):
 must_pass("21.5", nats_saved)
 
 # %% [markdown]
-# ## The end of the course
+# ## What comes next: you
 #
 # Chapter 00 promised that a television screen full of static would turn into a digit, and that you would understand why. Here is what was on loan, and where it was paid back. The mixing formula: 02. The reverse step: 03. The bound and its three terms: 04 and 05. Why guessing the noise is enough, and how low the loss can get: 06. Network, training, sampling, and sampling in few steps: 07 to 10. Then you learnt to distrust: wrong lines that run (11), bits (12), the same thing as a differential equation (13), scores with floors (14), larger machines (15). And to steer: by a classifier (16), without one (17), by words (18), by a picture (19); for curves and sound (20); and in a smaller space (21).
 #
