@@ -270,6 +270,7 @@ ROWS: dict[str, list[str]] = {
         "07_unet: ",
         "10_ddim: ",
         "14_evaluation: ",
+        "19_editing: ",
     ],
 }
 
