@@ -157,8 +157,8 @@ Meant for learning and tests. It draws digits on a black canvas, knows {words} w
 Count, layout and all (everything right): share of the pictures. Digit, colour and size: share of the things asked for.
 Held-out combinations never occurred in training. Chance: guesses that know how often each answer occurs, but not the caption.
 Ceiling: the judge on real pictures of the held-out captions, made of digits that were never trained on. Pooled: a network of the
-same size whose words reach it as one vector (`train_captions.py pooled`), after {pooled_steps:,} of its {steps:,} steps, with the same
-rates and batches; "every word, as many steps" is the network itself at that moment.
+same size whose words reach it as one vector (`train_captions.py pooled --start FOLDER --loud`), from the same step 8,000 and for
+{pooled_steps:,} steps; "every word, as many steps as pooled" is the network itself at that moment.
 """
 
 
