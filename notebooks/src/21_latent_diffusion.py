@@ -286,6 +286,8 @@ plt.show()
 # %% [markdown]
 # The first row is what a VAE of this kind draws: ink without a plan. The two rows below have the *same decoder*. All the difference lies in which latents it was given. (A smaller latent, a list of eight numbers as in chapter 04, is easier for $\mathcal N(0,I)$, and then the reconstructions are blurred.) The last row is a DDPM without any autoencoder; we come to it.
 #
+# From the command line: `python -m ddpm_course sample --checkpoint mnist-latent`. It finds the codec beside the model, does not clip, and decodes at the end.
+#
 # ## How good are the digits?
 #
 # The classifier shipped with `mnist` took no part in any of this. A picture is **accepted** if the classifier gives one digit a probability of at least 90 %. That alone proves little: a classifier must choose, and it may be sure of nonsense. So the Fréchet distance stands beside it, with its floor, and the histogram of classes.
@@ -385,7 +387,7 @@ M = sp.Symbol("M", positive=True)
 equation("21.8", sp.Derivative((a**2 * M - 2 * sp.log(a)) / 2, a), (a**2 * M - 1) / a)
 
 # %% [markdown]
-# The slope is 0 where $a^2M=1$. So **the KL pulls every channel to a mean square of 1, with however small a weight**; a small weight only makes it slow. LDM's weight is about a millionth, and training ended long before. Hence its 5.5, hence the need to rescale. We rescale anyway: it costs nothing, and exactly 1 is better than nearly 1.
+# The slope is 0 where $a^2M=1$. So **the KL pulls every channel to a mean square of 1, with however small a weight**; a small weight only makes it slow. LDM's weight is about a millionth, and training ends long before. That is a likely reason for the 5.5, and for the need to rescale. We rescale anyway: it costs nothing, and exactly 1 is better than nearly 1.
 #
 # ### The weight of the KL
 #
@@ -577,7 +579,7 @@ explore(draw, first=choice([2, *(k for k in range(10) if k != 2)], "from"), seco
 # |---|---|
 # | U-Net with attention and time embedding, ε-loss, DDIM and friends | built: 06–10, 13 |
 # | cross-attention to the words of a prompt | built: 18 |
-# | classifier-free guidance, negative prompts as another "empty" caption | built: 17, 18 |
+# | classifier-free guidance | built: 17, 18 |
 # | autoencoder, scale factor, latents | built: 21, with factor 4 and not 8 |
 # | inpainting, image to image | built: 19; on latents they are the same functions |
 # | the text encoder | **not**: theirs was trained on hundreds of millions of captioned pictures; that of 18 knows a few dozen words |
