@@ -66,10 +66,13 @@ def ceiling(judge: SceneJudge, n: int) -> dict[str, float]:
 
 
 def chance() -> dict[str, float]:
-    """Guesses that know how often each answer occurs, the 20 held-out combinations included, and nothing of the caption."""
-    layout = 5 * 0.1**2 + 2 * 0.25**2  # five places of one thing, and two canonical layouts of two
+    """Guesses that know how often each answer occurs, the 20 held-out combinations included, and nothing of the caption.
+
+    Of the things asked for, a third are second ones; half of the guesses have none, so 5 things of 6 get a guess at all.
+    """
+    layout, guessed = 5 * 0.1**2 + 2 * 0.25**2, 5 / 6  # five places of one thing, and two canonical layouts of two
     everything = 0.5 * 0.1 / 20 + 0.5 * 0.25 / 20**2
-    return {"count": 1 / 2, "layout": layout, "digit": 1 / 10, "colour": 1 / 6, "size": 1 / 2, "all": everything}
+    return {"count": 1 / 2, "layout": layout, "digit": guessed / 10, "colour": guessed / 6, "size": guessed / 2, "all": everything}
 
 
 def plan(n: int, comparison: bool) -> list[tuple[str, float, int]]:
@@ -102,6 +105,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--cached", action="store_true", help="measure nothing: a report of the rows that are there")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no further row after this time")
     return parser.parse_args()
 
@@ -127,7 +131,10 @@ def main() -> None:
             return agreement(scenes, seen_in(judge, draw(others.get(name, net), scenes, scale, args.device, at_once)))
 
         own = checksum(folders.get(name, args.captions)) + weights[6:]
-        scores = once(Path("runs") / f"text-{own}" / f"{name}-{scale:g}-{n}.json", measure)
+        file = Path("runs") / f"text-{own}" / f"{name}-{scale:g}-{n}.json"
+        if args.cached and not file.exists():
+            continue
+        scores = once(file, measure)
         rows.append({"name": name, "scale": scale, "n": n, "scores": scores})
         print(name, scale, {key: round(value, 3) for key, value in scores.items()}, flush=True)
         report["rows"] = sorted(rows, key=lambda row: (row["name"], row["scale"]))
