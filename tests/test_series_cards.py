@@ -46,10 +46,10 @@ def test_the_report_has_n_floors_and_rulers() -> None:
 
 @torch.no_grad()
 def test_the_shipped_network_knows_its_weeks() -> None:
-    """Its error in x_0 at t = 300 is under a third of what the mean week leaves."""
+    """Its error in x_0 at t = 100 is under a sixth of what the mean week leaves."""
     trained, weeks = load_model(ASSETS / "series"), held_out_weeks(0, 64).curves
     eps = torch.randn(weeks.shape, generator=torch.Generator().manual_seed(0))
-    x_t, t = q_sample(trained.schedule, weeks, 300, eps), torch.full((64,), 300)
-    bar = trained.schedule.at(300)
+    x_t, t = q_sample(trained.schedule, weeks, 100, eps), torch.full((64,), 100)
+    bar = trained.schedule.at(100)
     guess = bar**0.5 * x_t - (1 - bar) ** 0.5 * trained.net(x_t, t)
-    assert float((guess - weeks).square().mean()) < float(weeks.var(0).mean()) / 3
+    assert float((guess - weeks).square().mean()) < float(weeks.var(0).mean()) / 6

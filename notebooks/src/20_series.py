@@ -14,12 +14,14 @@
 # *Needs:* chapters 08, 09 and 14; 19 for filling in. *Time:* about three hours with the exercises.
 
 # %%
+import base64
 import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import sympy as sp
 import torch
+from IPython.display import display
 
 from ddpm_course import ExactGaussian, TrainConfig, cosine_schedule, ddim_sample, dpm_solver_sample, load_model, q_sample, shipped, time_grid, train
 from ddpm_course.checkpoint import load_tensors, rng
@@ -27,7 +29,7 @@ from ddpm_course.checks import check, must_pass
 from ddpm_course.data import Split, Splits
 from ddpm_course.models import Transformer, TransformerConfig
 from ddpm_course.models.transformer import polynomials
-from ddpm_course.plots import BLUE, GREY, ORANGE, RED, curves, style
+from ddpm_course.plots import BLUE, GREY, ORANGE, RED, compact_png, curves, style
 from ddpm_course.proofs import Expect, agrees, bar_t, derive, eps, equation, sigma, unit, z
 from ddpm_course.series import held_out_weeks, impute, plucked, seasonal_ar, weeks
 from ddpm_course.series_stats import autocorrelation, bootstrap_band, crps, order_band, seasonal_naive, spectral_distance, straight_lines
@@ -37,6 +39,10 @@ style()
 schedule = cosine_schedule(T=1000)
 seeded = lambda k: torch.Generator().manual_seed(k)
 report = json.loads(Path("../benchmarks/results/series.json").read_text())
+
+
+def show():  # as plt.show(), with few colours: the notebook stays small
+    display({"image/png": base64.b64encode(compact_png(plt.gcf())).decode(), "text/plain": "a figure"}, raw=True)
 
 # %% [markdown]
 # ## Curves that are made
@@ -61,7 +67,7 @@ for ax, week in zip(axes.flat, (0, 1, 4, 11), strict=True):
     day = int(made.holiday[week])
     ax.set(title="no holiday" if day == 0 else f"holiday on day {day}", xticks=range(0, 169, 24))
 axes[0, 0].legend(fontsize=8)
-plt.show()
+show()
 
 # %% [markdown]
 # Each week is scaled by the *same* numbers, chosen once. Nearly all values lie in $[-1,1]$; none is cut off. (Why not by its own largest value? See the mistakes.)
@@ -126,7 +132,7 @@ for name, (sampler, spacing) in walks.items():
     ends = [sampler(axes_alone.eps_model(schedule), schedule, x_T=side, grid=time_grid(1000, 50, spacing)) for side in (ones, ones - 1)]
     decibels[name] = 20 * (ends[0] - ends[1])[0, 0].abs().log10() - 10 * axes_alone.eigenvalues.log10()
 curves(axes_alone.eigenvalues, decibels, plt.subplots(figsize=(6.4, 2.4))[1], xscale="log", xlabel="variance of the axis", ylabel="drawn power, dB")
-plt.show()
+show()
 lost = {name: float(error[:100].mean()) for name, error in decibels.items()}
 print("mean over the 100 weakest axes:", {name: f"{value:.1f} dB" for name, value in lost.items()})
 assert lost["DDIM, even steps"] < -3.5 and -1 < lost["DDIM, quadratic"] < -0.3 and abs(lost["DPM-Solver, quadratic"]) < 0.3
@@ -161,7 +167,7 @@ for ax, times in zip(axes, (1, 8), strict=True):
     ax.plot(hours[120:], mean, color="black", ls="--", lw=1, label="exact mean")
     ax.set(title=f"each stretch walked {times} time{'s' * (times > 1)}", xticks=range(120, 169, 12))
 axes[0].legend(fontsize=8)
-plt.show()
+show()
 
 # %% [markdown]
 # Walked once, the fan is as wide as it should be, and in the wrong place: sure of itself, and off by more than half a standard deviation. The steps down have heard what is known only after it was put back, always one step late. Walked eight times, mean and spread are nearly those of the exact law. Nearly: chapter 19 says why RePaint's bias falls with the repetitions and does not vanish. Keep the size in mind. It is the error of the *method*, before any network.
@@ -236,7 +242,7 @@ fig, axes = plt.subplots(4, 4, figsize=(10, 4.6), sharex=True, sharey=True)
 for ax, (k, x) in zip(axes.flat, enumerate([*drawn[:12, 0], *held_out[:4, 0]]), strict=True):
     ax.plot(hours, x, color=BLUE if k < 12 else GREY)
     ax.set(xticks=range(0, 169, 24), xticklabels=[], yticks=[-1, 0, 1], title="" if k < 12 else "data")
-plt.show()
+show()
 
 # %% [markdown]
 # Two peaks a day, quieter weekends, now and then a holiday. They *look* right. But an eye that has never judged weeks of load is worth little. So let numbers judge, and first say how large a difference of numbers is no difference at all.
@@ -288,7 +294,7 @@ assert 0.9 < alone < 1 and whole >= 34
 # %% [markdown]
 # ### The verdict
 #
-# Thousand samples, two seeds, against 2,000 held-out weeks. Beside the network stands an opponent without any network: **the best Gaussian**, with the mean and the full covariance of the training weeks. Its autocorrelation and its spectrum are right by construction. Whoever claims that a model of curves is good should beat it where it is wrong.
+# A thousand samples, two seeds, against 2,000 held-out weeks. Beside the network stands an opponent without any network: **the best Gaussian**, with the mean and the full covariance of the training weeks. Its autocorrelation and its spectrum are right by construction. Whoever claims that a model of curves is good should beat it where it is wrong.
 
 # %%
 kinds = {"autocorrelation": "84 lags", "spectrum": "85 frequencies", "marginals": "19 levels", "mean by the hour": "168 hours"}
@@ -318,13 +324,13 @@ axes[0].set(title="autocorrelation − data's", xlabel="lag, hours")
 axes[1].set(title="spectrum against data's, dB", xlabel="waves a week")
 axes[2].set(title="share below level − data's", xlabel="level of the data")
 axes[2].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-plt.show()
+show()
 
 # %% [markdown]
 # Read it slowly.
 #
 # - **Fresh weeks**, the floor, are not at 95 % in every cell. One set of weeks is one draw for all 84 lags, and neighbouring lags go up and down together. That is what the second band is for: there they are at 99 or 100 %.
-# - **The network** passes the marginals, and nearly passes the spectrum and the hours. It fails the autocorrelation: a fifth of the lags lie outside the band for all. The difference is two hundredths, no eye would see it, and it is real. A forest cannot tell its weeks from the data's. But one cell is plainly wrong: it draws *too few holidays*, three weeks in ten instead of four.
+# - **The network** passes the marginals, and nearly passes the spectrum and the hours. It fails the autocorrelation: a fifth of the lags and more lie outside the band for all. The difference is less than three hundredths, no eye would see it, and it is real. A forest cannot tell its weeks from the data's. But one cell is plainly wrong: it draws *too few holidays*, three weeks in ten instead of four.
 # - **The best Gaussian** passes everything that is a mean or a covariance, as it must. It does not know that a day is either free or not. A forest tells it from the data (the $p$-values are 0.02 and below 0.001; the network's are about 0.1), and its weak mornings are only the accidents of smooth curves.
 # - **The network in parts** fails the spectrum, by several decibels at the high end. More on it below.
 #
@@ -385,7 +391,7 @@ fig, axes = plt.subplots(2, 1, figsize=(10, 4), sharex=True)
 for ax, ((week, *_), (seen, fill)) in zip(axes, fills.items(), strict=True):
     fan(ax, week, seen, fill)
     assert torch.equal(fill[:, seen], held_out[week, 0, seen].expand(9, -1))
-plt.show()
+show()
 
 # %% [markdown]
 # The numbers, from 200 held-out weeks: six hours missing on Thursday, a day missing from Wednesday noon on, and Sunday to come. The first and the last were measured with 19 draws and a longer walk (of 19, the second lowest and the second highest make an exact 80 % band), the middle one with nine. The opponents, from cheap to strong: a **straight line** across the gap; the **day before**, copied; the **mean of the hour** over all training weeks; and the **best Gaussian**, which conditions exactly on everything that is seen. Mean absolute errors of the median draw:
@@ -462,7 +468,7 @@ for column, week in enumerate((0, 1)):
     bottom.set(xticks=range(0, 169, 24))
 for ax in axes[:, 1]:
     ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-plt.show()
+show()
 
 # %% [markdown]
 # ### Are they the true parts?
@@ -535,7 +541,7 @@ for column, (x, label) in zip(axes.T, ((real[0], "data"), (real[1], "data"), (st
     column[1].imshow(spectrogram(x), origin="lower", aspect="auto", extent=(16, 112, 0, 2), cmap="magma", vmin=-40, vmax=30)
 axes[0, 0].set_ylabel("sound")
 axes[1, 0].set(ylabel="kHz", xlabel="milliseconds")
-plt.show()
+show()
 
 # %% [markdown]
 # To *hear* one, write a file (exercise 20.6 fills in the numbers), or type `IPython.display.Audio(strings[0, 0], rate=4000)` into a cell.
@@ -558,10 +564,10 @@ for name, values, color in (("data", heard["test spectrum"], "black"), ("network
     ax.plot(torch.arange(257) * 4000 / 512, 10 * torch.tensor(values).log10(), color=color, lw=0.8, label=name)
 ax.set(xlabel="Hz", ylabel="dB")
 ax.legend()
-plt.show()
+show()
 
 # %% [markdown]
-# Not there yet, and the numbers say where. More than nine of ten drawn strings have one of the four pitches to a fifth of a semitone, which nobody told the network. But the spectrum is 2 dB off where two halves of the data differ by a quarter of a decibel. Between the harmonics, where the data have only hiss, the drawn strings have more. The lowest note comes too often, and a forest knows a drawn string from a real one 99 times of 100. Four thousand steps on one core are enough for the pitch, and too few for the silence between the tones.
+# Not there yet, and the numbers say where. More than nine of ten drawn strings have one of the four pitches to a fifth of a semitone, which nobody told the network. But the spectrum is 2 dB off, where two halves of the data differ by a quarter of a decibel, and nearly everywhere to the same side: the drawn strings are *too quiet*. The lowest note comes too often. And a forest knows a drawn string from a real one 99 times of 100. Four thousand steps on one core were enough for the pitch, and for no more.
 #
 # The ear would have passed most of these. Listen, but measure.
 #
@@ -632,6 +638,8 @@ loud = lambda x: float(x.square().mean())
 print(f"power between two strings of one pitch, theirs being 1: mean of the samples {loud(middle) / loud(torch.cat([a_, b_])):.1f}, halfway through the noise {loud(walked) / loud(torch.cat([a_, b_])):.1f}")
 
 # %% [markdown]
+# The sound from halfway through the noise has its full power, and somewhat more, since the network is not perfect.
+#
 # ### A fan is not an error bar
 #
 # "The 80 % band of the draws is the uncertainty of the forecast's mean." It is not. The fan says where *the series* will be. How well 19 draws fix their own *mean* is another matter, and a band $\sqrt{19}$ times narrower. Mixed up, it goes wrong in both directions. On the oracle, 300 series, last 12 hours hidden:
@@ -664,7 +672,8 @@ assert apart > 0.03 and band.share_inside(two) == 1
 
 # %% [markdown]
 # A difference without a band is no result.
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
