@@ -117,7 +117,7 @@ with FlopCounterMode(display=False) as counter:
 print("one convolution, by (15.1):", number(conv_flops, {r: 3, C_in: 128, C_out: 128, H: 32, W: 32}) == counter.get_total_flops())
 
 # %% [markdown]
-# About 37 billion operations for one picture of 32×32, once. (The missing crumb is the gradient with respect to the noisy picture itself, which nobody asks for.) Note what the parameters do *not* tell: a weight of a convolution works once for each pixel, a weight of the time embedding once for each picture. Equal parameters is not equal work. So count FLOPs.
+# About 37 billion operations for one picture of 32×32, once. Strictly it is a crumb less than three times the forward pass: nobody asks for the gradient with respect to the noisy picture itself. Note what the parameters do *not* tell: a weight of a convolution works once for each pixel, a weight of the time embedding once for each picture. Equal parameters is not equal work. So count FLOPs.
 #
 # ## The roof: arithmetic or memory?
 #
@@ -151,7 +151,7 @@ conv_intensity = r**2 * C / b / (1 + r**2 * C / (2 * B * H * W))
 derive("15.6", work / moved, (conv_intensity, "divide above and below by 2 b B C H W"))
 
 # %% [markdown]
-# With a large batch the second term of the denominator is nothing, and $I=r^2C/b$: a 3×3 convolution of 128 channels does 288 operations for each byte in fp32, 576 in 16 bit. Now the modest layers. SiLU does about five operations on each number, reads it and writes it: $I\approx5/8$ in fp32. GroupNorm does about eight: $I\approx1$. No width and no batch will change that.
+# With a large batch the second term of the denominator is nothing, and $I=r^2C/b$: a 3×3 convolution of 128 channels does 288 operations for each byte in fp32, 576 in 16 bit. Now the modest layers. Let us count SiLU as five operations on each number, which it reads and writes: $I\approx5/8$ in fp32. GroupNorm as eight: $I\approx1$. (How many operations an exponential or a root is worth is a convention; ten instead of five would change nothing here.) No width and no batch will change that.
 #
 # Left, the roof of an accelerator from its data sheet (NVIDIA H100: 989 TFLOP/s in bf16, 3.35 TB/s), with the layers of our network put where (15.6) says. Right, **this** machine, measured: its roof by a large copy and by the faster of a matrix product and a convolution, then four layers. The dots are real times.
 
@@ -197,7 +197,7 @@ print("here, too, the convolution does over eight times as many FLOP/s as GroupN
 # %% [markdown]
 # On the accelerator the ridge lies near 300 operations a byte. A convolution of 64 channels sits right on it, one of 128 beyond it, and one of 32 cannot use more than half of the arithmetic that was paid for. GroupNorm, SiLU and sums sit two orders of magnitude below the ridge. On a CPU the ridge is lower, because its arithmetic is slower and its memory not by as much. Real dots need not lie *on* the roof. Below it: GroupNorm goes over its numbers more than once, and SiLU's exponential takes many instructions. Above the slope: part of the numbers was still in a cache.
 #
-# How much of the paper's network is of the one kind, and how much of the other? We send a batch of 128 through it on paper, and write down for each operation the bytes of its inputs and outputs.
+# How much of the paper's network is of the one kind, and how much of the other? We send a batch of 128 through it on paper, and write down for each operation the bytes of its inputs and outputs. PyTorch lets one listen: it calls the method `__torch_dispatch__` below before each operation, and all that the method does is to add up the sizes of what goes in and comes out.
 
 # %%
 from collections import Counter
@@ -279,7 +279,7 @@ for bits, dtype in ((7, torch.bfloat16), (10, torch.float16)):
 #
 # ### Where it fails, 2: small updates
 #
-# A weight $w$ takes a step: $w-\eta g$. If the step is less than half the distance to the next number, the result rounds back to $w$. By (15.8) that is certain when the step is below $2^{-M-2}$ of the weight (just below a power of two the numbers lie twice as dense as just above). In bf16 that is $2^{-9}\approx0.2\,\%$. Adam moves each weight by about $\eta$. The scales of a GroupNorm are 1; the paper's $\eta$ is $2\cdot10^{-4}$. They would never move. Nor would the EMA, which goes $10^{-4}$ of the way at each step. Nor does it help that there are many steps: each of them is lost for itself.
+# A weight $w$ takes a step: $w-\eta g$. If the step is less than half the distance to the next number, the result rounds back to $w$. Take $w=1$. The next number below it is $2^{-M-1}$ away, half as far as the next one above, since below a power of two the numbers lie twice as dense. Half of that is $2^{-M-2}$. So by (15.8) a step below $2^{-M-2}$ of the weight is certain to be lost. In bf16 that is $2^{-9}\approx0.2\,\%$. Adam moves each weight by about $\eta$. The scales of a GroupNorm are 1; the paper's $\eta$ is $2\cdot10^{-4}$. They would never move. Nor would the EMA, which goes $10^{-4}$ of the way at each step. Nor does it help that there are many steps: each of them is lost for itself.
 
 # %%
 steps, lr = 2000, 2e-4
@@ -505,7 +505,7 @@ print("four parts, each divided by 4, equal the whole: True")
 print(f"not divided: {float(summed.norm() / at_once.norm()):.1f} times as long")
 
 # %% [markdown]
-# A well-known code base, guided-diffusion, does not divide. Why does nobody notice? Because Adam divides the gradient by its own size: a gradient four times as long gives *the same* step. What does change: the clipping threshold (four times as strict), weight decay's balance in other optimisers, the loss that is printed, and plain gradient descent, whose learning rate is in effect four times as high. The package divides. One step of the trainer, whole and in four parts, stopped just before the optimiser:
+# The trainer of Dhariwal and Nichol's public code (guided-diffusion, `train_util.py`, 2021) calls backward on the mean of each micro-batch and does not divide. Why does nobody notice? Because Adam divides the gradient by its own size: a gradient four times as long gives *the same* step. What does change: the clipping threshold (four times as strict), weight decay's balance in other optimisers, the loss that is printed, and plain gradient descent, whose learning rate is in effect four times as high. The package divides. One step of the trainer, whole and in four parts, stopped just before the optimiser:
 
 # %%
 def gradients_of_step(micro_batches):
@@ -649,7 +649,7 @@ derive("15.16", small_steps, (k**2 * eta**2 * nu**2 / (k * B), "k equal terms"),
        (eta_large**2 * nu**2 / B_large, "one k squared belongs to the rate, the other k to the batch"), given={eta_large: k * eta, B_large: k * B})
 
 # %% [markdown]
-# This is the **linear scaling rule**: batch times $k$, learning rate times $k$. It rests on one assumption that we have slipped in: that the gradient stays the same during the $k$ small steps. On a valley of curvature $h$, the loss is $\frac h2\theta^2$, and one step multiplies $\theta$ by $1-\eta h$. Then $k$ small steps and one large one differ, and always in the same direction:
+# This is the **linear scaling rule**: batch times $k$, learning rate times $k$. It rests on one assumption that we have slipped in: that the gradient stays the same during the $k$ small steps. On a valley of curvature $h$, the loss is $\frac h2\theta^2$, and one step multiplies $\theta$ by $1-\eta h$. Then $k$ small steps and one large one differ. As long as a small step does not leap to the other side of the valley ($\eta h\le1$), always in the same direction:
 
 # %% tags=["proof"]
 h_curv = sp.Symbol("h", positive=True)
@@ -705,7 +705,7 @@ for factor in (1, 8, 64):
 # | data | 50,000 pictures, half of them mirrored | `--data hub:uoft-cs/cifar10 --flip` |
 # | result | FID 3.17, Inception score 9.46, NLL ≤ 3.75 bits a number | |
 #
-# How long must one wait for these scores? A public re-implementation (tqch) logged its FID: 9.16 after 47,000 steps, 4.08 after 187,000, 3.19 after 796,000. So a sixteenth of the run gives recognisable pictures, a quarter gives good ones, and the rest is for the last point.
+# How long must one wait for these scores? A public re-implementation (tqch) logged its FID: 9.16 after 47,000 steps, 4.08 after 187,000, 3.19 after 796,000. So a seventeenth of the run gives recognisable pictures, a quarter gives good ones, and the rest is for the last point.
 #
 # The warm-up is not in the paper's text; it is in the authors' code. And one honest difference: the package sets a tenth of the pictures aside for validation and another tenth for testing. So it trains on 40,000, and its scores are not exactly comparable.
 #

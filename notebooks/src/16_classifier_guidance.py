@@ -226,7 +226,7 @@ bias = sp.Symbol(r"\mathbb{E}\,\lVert\mu+\sigma^2g-\mu(x_t\mid{}y)\rVert\,/\sqrt
 limit("16.6", bias, sp.Integer(0), sizes=sizes, measured=[errors[T]["shift, gradient at mu"] for T in sizes], order=1.5)
 
 # %% [markdown]
-# Smaller steps, but more of them: $T$ errors of size $T^{-3/2}\sqrt{\beta}\sim T^{-2}$ leave an error of about $1/T$ at the end of the chain. We look at it there, too: in a chain of $T$ steps, how many of 3,000 samples end up more than four standard deviations from the wanted cloud's centre? For the cloud itself it is 1 in 3,000.
+# Smaller steps, but more of them. In units of $x$ one error is $T^{-3/2}\sqrt\beta$. As $\beta\sim1/T$, that is $T^{-2}$. There are $T$ of them, so about $T\cdot T^{-2}=1/T$ is left at the end of the chain. We look at it there, too: in a chain of $T$ steps, how many of 3,000 samples end up more than four standard deviations from the wanted cloud's centre? For the cloud itself it is 1 in 3,000.
 
 # %%
 def strays(T, form):
@@ -280,7 +280,7 @@ derive("16.7", slope(q_fun * p_fun**s),
 #
 # It is tempting to read on: "so the samples at the end have the law $q(x_0)\,p(y\mid x_0)^s$". **They do not.** A sampler follows a *family* of laws, one for each $t$, and it ends at the last of them only if each is the diffused version of the one before. For $s=1$ that is so, by construction. For other $s$ the two operations do not commute: sharpen and then add noise, or add noise and then sharpen.
 #
-# One case can be computed in full. Data $x_0\sim\mathcal N(0,1)$; the "label" is a noisy reading of $x_0$, the reading is 0, and it is so precise that it takes the variance from 1 down to $1-c$. Precisions add, and $s$ multiplies what the reading adds:
+# One case can be computed in full. Data $x_0\sim\mathcal N(0,1)$; the "label" is a noisy reading of $x_0$, the reading is 0, and it is so precise that it takes the variance from 1 down to $1-c$. Precision is one over variance. It went from 1 to $\frac1{1-c}$, so the reading added $\frac1{1-c}-1=\frac c{1-c}$. Precisions add, and $s$ multiplies what the reading adds:
 #
 # - *sharpen, then noise:* the reading adds the precision $\frac{c}{1-c}$, so $x_0$ has the variance $1/(1+\frac{sc}{1-c})$. Shrink by $\bar\alpha_t$, add $1-\bar\alpha_t$.
 # - *noise, then sharpen:* at time $t$ the class has the variance $1-\bar\alpha_tc$. That adds the precision $\frac{1}{1-\bar\alpha_tc}-1$ to the 1 of $q(x_t)$. Times $s$.
@@ -296,7 +296,7 @@ cases = [{s: a, c: b, bar_t: d} for a in (1.0, 1.5, 3.0, 10.0) for b in (0.1, 0.
 inequality("16.9", diffused, pointwise, cases=cases, equality={s: 1.0, c: 0.6, bar_t: 0.3})
 
 # %% [markdown]
-# All factors of the last line are positive for $s>1$, and one is zero at $s=1$. So with a scale above 1 the guided model's law is **too narrow at every noise level in between**; only at the ends, without noise ($\bar\alpha_t=1$) or without any picture left ($\bar\alpha_t=0$), do the two agree. A sampler that has been squeezed all the way arrives at something else. What the proof does not tell is what it arrives at.
+# All factors of the last line are positive for $s>1$, and one is zero at $s=1$. So with a scale above 1 the guided model's law is **too narrow at every noise level in between**; only at the ends, without noise ($\bar\alpha_t=1$) or without any picture left ($\bar\alpha_t=0$), do the two agree. A sampler that has been squeezed all the way arrives at something else. What the proof does not tell is what it arrives at; chapter 17 computes it on the same example (there the reading has error variance $r$, and $c=\frac1{1+r}$).
 #
 # We look. Two bells in one dimension, the right one is the class, $s=3$. In one dimension $q(x_0)\,p(y\mid x_0)^3$ can be summed on a grid.
 

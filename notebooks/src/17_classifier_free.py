@@ -245,7 +245,7 @@ equation("17.10", gaussian_score(centre, width), right)
 #
 # ### Two samplers, two laws
 #
-# Where do we end, if we follow the wrong score all the way? DDIM walks the ODE of chapter 13. With $d\bar\alpha=-b\,\bar\alpha\,d\tau$ it reads $dx/d\bar\alpha=(x+\text{score})/(2\bar\alpha)$. Two particles that follow it keep a gap $g$; the terms with $y$ cancel in it. The gap obeys the equation below, and SymPy confirms that $g\propto\big(\frac{1+r-\bar\alpha}{1+r}\big)^{s/2}$ solves it.
+# Where do we end, if we follow the wrong score all the way? DDIM walks the probability-flow ODE of chapter 13, whose clock ran with the rate $b$ of the noise. Take $\bar\alpha$ itself as the clock ($d\bar\alpha=-b\,\bar\alpha\,d\tau$, where $\tau$ was chapter 13's time); then it reads $dx/d\bar\alpha=(x+\text{score})/(2\bar\alpha)$. Two particles that follow it keep a gap $g$; the terms with $y$ cancel in it. The gap obeys the equation below, and SymPy confirms that $g\propto\big(\frac{1+r-\bar\alpha}{1+r}\big)^{s/2}$ solves it.
 
 # %% tags=["proof"]
 g = sp.Function("g", positive=True)(bar_t)
@@ -255,7 +255,7 @@ equation("17.11", sp.Derivative(g, bar_t), (g - (1 + s * bar_t / D) * g) / (2 * 
 # %% [markdown]
 # At $\bar\alpha=0$ the gap is 1, at $\bar\alpha=1$ it is $(r/(1+r))^{s/2}$. So **DDIM ends in the variance $\big(\frac r{1+r}\big)^s$**: each unit of $s$ multiplies the variance by the same factor. The law that was promised has $\frac r{r+s}$, which falls like $1/s$ only.
 #
-# DDPM walks the reverse SDE, with twice the pull and with noise: $dx=[\tfrac12x+\text{score}]\frac{d\bar\alpha}{\bar\alpha}+\sqrt{d\bar\alpha/\bar\alpha}\,dw$. Its mean $m$ and its variance $V$ obey
+# DDPM walks the reverse SDE of chapter 13, with twice the pull of the score and with noise. In the same clock: $dx=[\tfrac12x+\text{score}]\frac{d\bar\alpha}{\bar\alpha}+\sqrt{d\bar\alpha/\bar\alpha}\,dB$, with fresh normal noise $dB$. Its mean $m$ and its variance $V$ obey
 
 # %% tags=["proof"]
 m, V = sp.Function("m", real=True)(bar_t), sp.Function("V", positive=True)(bar_t)
@@ -402,7 +402,7 @@ assert sure[2.0] > max(report["floors"]["precision"]) > min(report["floors"]["pr
 # - **Class asked for:** 10 % without the label, which is chance; 99 % at $s=1$ already; all or all but one in a thousand from $s=2$ on. On these digits the label does nearly all the work. To be *obeyed* we need no guidance here.
 # - **Distance:** lowest at $s=1$, at about one and a half floors, and twice as large at $s=2$. No wonder: $s=1$ is the one scale at which the model tries to draw from the data.
 # - **Precision:** at the floor for $s=1$, above it for 2 and 3. Guided digits are more typical than real ones.
-# - **Recall and spread** pay for that. A third of the real digits of a class have no sample near them any more, and the samples of a class lie a fifth closer together. (At $s=0$ the "class" is the label that was ignored, so that number means nothing.)
+# - **Recall and spread** pay for that. A third of the real digits of a class have no sample near them any more (against a tenth that real digits leave uncovered, the floor), and the samples of a class lie a fifth closer together. (At $s=0$ the "class" is the label that was ignored, so that number means nothing.)
 # - **Beyond 3 it turns round.** At $s=8$ precision falls below the floor, recall and spread grow again, and even the distance falls. Is variety back? Two things could be to blame: 15 steps are few for so strong a pull, and $\hat x_0$ is cut to $[-1,1]$ at each of them. It is the cut. Sixty steps give the same numbers (tried, not shown). Without the cut, recall goes on falling:
 
 # %%
@@ -461,7 +461,7 @@ print("rescaling by 0.7 at least a third fewer pixels out of range, by 1 fewer s
 
 # %%
 found = gap(MISTAKES[28])
-versus(MISTAKES[28].x, MISTAKES[28].observe(MISTAKES[28].wrong), MISTAKES[28].observe(MISTAKES[28].right), xlabel="batch of 64", ylabel="share hidden")
+versus(MISTAKES[28].x, MISTAKES[28].observe(MISTAKES[28].wrong), MISTAKES[28].observe(MISTAKES[28].right), xlabel="number of the batch (64 pictures each)", ylabel="share hidden")
 plt.show()
 batches = {name: MISTAKES[28].observe(version) for name, version in (("whole batch", MISTAKES[28].wrong), ("each picture", MISTAKES[28].right))}
 for name, shares in batches.items():
