@@ -259,7 +259,7 @@ ROWS: dict[str, list[str]] = {
         "18_text_to_image: cross-attention by hand = package: True",
         "18_text_to_image: text to image by hand = package: True",
         "18_text_to_image: none was seen in training: True",
-        "18_text_to_image: n = 1000 a row, measured on these weights: True",
+        "18_text_to_image: measured on these weights: True",
     ],
     "38 further reading: links only, with what each adds": ["test_docs::test_further_reading_has_every_paper_that_the_package_cites"],
     "40 analogies, each with where it breaks": [

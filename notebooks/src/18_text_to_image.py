@@ -342,7 +342,7 @@ assert same and report["n"] == 1000 and min(scores[held_out, 3.0][key] for key i
 #
 # In between stands the network. At $s=3$ number, place and colour are right in all of the 1,000 pictures, the digit and the size in at least 98 of 100 things, and *everything* in 96 of 100 pictures. These are combinations that nobody ever showed it. And they cost next to nothing: the row of the training combinations says almost the same. So it has found the seams. A network that had learnt its 100 combinations by heart would fall back in the held-out rows.
 #
-# One thing must be said about these numbers. At $s=3$ the samples come close to the ceiling because guidance draws digits that are *easier to read* than real handwriting. They are typical, and less varied (chapter 17). Obedience is one question, variety another one, and this table asks the first.
+# One thing must be said about these numbers. At $s=3$ the judge recognises the network's digits a little more often than real ones. That is guidance: its digits are *easier to read* than handwriting, and less varied (chapter 17). Obedience is one question, variety another, and this table asks the first.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
@@ -357,7 +357,7 @@ axes[0].legend(loc="lower right")
 plt.show()
 
 # %% [markdown]
-# (Dotted: "all" for real pictures, the ceiling. What stands in the table has n = 1,000, the other scales n = 300.) Without guidance, $s=1$, colours and places are as good as with it, but one digit in five cannot be read, and only 63 of 100 pictures are right in all. Guidance makes samples more typical, and a digit that is drawn half-heartedly becomes a clear one. A small network needs it more than a large one. The scale 3 was set before any of these numbers was known.
+# (Dotted: "all" for real pictures, the ceiling. What stands in the table has n = 1,000, the other scales n = 300.) Without guidance, $s=1$, colours and places are as good as with it, but one digit in five cannot be read, and only 63 of 100 pictures are right in all. Guidance makes samples more typical, and a digit that is drawn half-heartedly becomes a clear one. Beyond 3 nothing more is gained. The scale 3 was set before any of these numbers was known.
 #
 # Trust, but measure again. Forty of the held-out captions, here and now, with fewer steps:
 
