@@ -115,7 +115,7 @@ def test_nothing_is_overwritten_unless_asked(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["sample", "--checkpoint", "nope"], "no shipped checkpoint 'nope'; shipped: digits, digits-classes, mnist"),
+        (["sample", "--checkpoint", "nope"], "no shipped checkpoint 'nope'; shipped: captions, digits, digits-classes, mnist, "),
         (["sample", "--checkpoint", "./nowhere"], "model.json is missing"),
         (["sample", "--steps", "0"], "num_steps = 0"),
         (["sample", "--n", "0"], "--n must be at least 1"),
