@@ -25,7 +25,7 @@ import sympy as sp
 
 from ddpm_course import proofs
 from ddpm_course.errors import CourseError
-from ddpm_course.proofs.symbols import UNIT, is_zero, latex
+from ddpm_course.proofs.symbols import NORMAL, UNIT, is_zero, latex
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "equations.md"
@@ -210,7 +210,9 @@ def examine_chapter(name: str, try_mutants: bool) -> dict[str, Equation]:
             stack.enter_context(mock.patch.object(proofs, shown, examiner.stand_in(shown)))
         stack.enter_context(mock.patch.object(proofs, "display", lambda *a, **k: None))
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        stack.enter_context(contextlib.chdir(ROOT / "notebooks"))  # where a chapter runs
         stack.callback(UNIT.intersection_update, set(UNIT))  # a chapter's own letters stay its own
+        stack.callback(NORMAL.intersection_update, set(NORMAL))
         for source in slice_of(sources):
             exec(compile(source, f"{name}", "exec"), space)  # noqa: S102
             sys.modules["matplotlib.pyplot"].close("all") if "matplotlib.pyplot" in sys.modules else None
