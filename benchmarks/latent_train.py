@@ -26,8 +26,8 @@ VARIANCE = 0.01  # of the decoder, for each pixel: the weight of the KL, if the 
 COPIES = 8  # draws from q(z | x) for each training picture
 LATENT = replace(UNetConfig.mnist(), image_size=7, channels=4, patch_size=1, attention_sizes=(4,), pad=True)
 PIXEL = replace(UNetConfig.mnist(), patch_size=1, attention_sizes=(14,))
-STEPS = {"vae": 300, "latent": 4000, "pixel": 303}
-BATCH = {"vae": 64, "latent": 64, "pixel": 256}  # nearly three times the arithmetic for pixels that autoencoder and latents together have
+STEPS = {"vae": 300, "latent": 14_000, "pixel": 303}
+BATCH = {"vae": 64, "latent": 64, "pixel": 256}  # about as much arithmetic for pixels as autoencoder and latents together have
 
 
 def config(name: str, steps: int, device: str) -> TrainConfig:
