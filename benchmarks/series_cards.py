@@ -11,7 +11,7 @@ OUT = Path(__file__).parent / "results" / "series.json"
 SHIPPED = ("series", "series-parts", "waves")
 KINDS = ("autocorrelation", "spectrum", "marginals", "mean by the hour")
 NETWORKS = {
-    "series": "`Transformer(TransformerConfig())`, positions begun with loudness 0.02",
+    "series": "`Transformer(TransformerConfig())`",
     "series-parts": "`PartsTransformer(PartsConfig(rest=True))`, positions begun with loudness 0.02",
     "waves": "`Transformer(TransformerConfig(length=512, patch=32))`",
 }

@@ -33,7 +33,8 @@ BASE = TrainConfig(
     keep_last=1,
     channels_last=False,
 )
-QUIET = TransformerConfig(loudness=0.02)  # the shipped weights began so; chapter 20 shows why a fresh start should be louder
+QUIET = TransformerConfig(loudness=0.02)  # the networks in parts began so; chapter 20 shows why a fresh start should be louder
+CPU = {"data": "weeks", "batch_size": 64, "warmup": 300, "precision": "bf16", "log_every": 1000, "save_every": 1000}  # many small steps
 STRINGS = TransformerConfig(length=512, patch=32)
 SPECTRAL = with_spectrum(0.05)
 X_0 = replace(BASE, prediction="x_0", weighting="min_snr")
@@ -50,7 +51,7 @@ class Recipe:
 
 
 RECIPES = {
-    "series": Recipe(replace(BASE, data="weeks"), lambda: Transformer(QUIET), load_weeks),
+    "series": Recipe(replace(BASE, steps=14_000, **CPU), lambda: Transformer(TransformerConfig()), load_weeks),
     "series-parts": Recipe(
         replace(X_0, data="weeks"), lambda: PartsTransformer(PartsConfig(QUIET, rest=True)), load_weeks, with_spectrum(0.05)
     ),

@@ -285,7 +285,7 @@ def tasks(folder: Path, device: str) -> dict[str, Callable[[], Numbers]]:
             if name != "series":
                 found[f"parts {name}"] = lambda name=name: decomposition(weeks_data(), load(name), device)
     for name in GAPS:
-        found[name] = lambda name=name: fill(weeks_data(), load("series"), device, GAPS[name], SHORT if name == "fill-24" else Walk())
+        found[name] = lambda name=name: fill(weeks_data(), load("series"), device, GAPS[name], SHORT)
     found["fill-24 series-parts"] = lambda: fill(weeks_data(), load("series-parts"), device, GAPS["fill-24"], Walk())
     return found | {"waves": lambda: sound(load("waves"), device)}
 

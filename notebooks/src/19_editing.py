@@ -713,7 +713,7 @@ print("eta = 1 at least five times as far from the input as eta = 0:", apart["et
 # %% [markdown] tags=["hint"]
 # **Hint 19.1**
 #
-# Equation (19.1).
+# Equation (19.1) is a number plus a number times ε. The second one is a standard deviation.
 
 # %% tags=["exercise"]
 pasted_law = ...
