@@ -30,7 +30,8 @@ def test_the_chapters_network_is_small_enough_to_ship_and_knows_all_words() -> N
         net = TextUNet(config)
     assert sum(p.numel() for p in net.parameters()) == 2_383_876 and config.vocabulary == len(WORDS)
     places = sum(isinstance(m, CrossAttention) for m in net.modules())
-    assert config.unet.level_sizes() == (16, 8) and places == 4  # at the 8x8 maps: one on the way down, one in the middle, two on the way up
+    assert config.unet.level_sizes() == (16, 8)
+    assert places == 4  # at the 8x8 maps: one on the way down, one in the middle, two on the way up
 
 
 @torch.no_grad()
