@@ -14,6 +14,7 @@ from .checkpoint import Trained, describe, load_model, load_tensors, rebuild, sa
 from .data import Latents, Split, Splits, as_float
 from .errors import CheckpointError, DataError, ShapeError
 from .forward import draw
+from .models import UNet
 
 AT_ONCE = 500  # pictures that go through the VAE at a time
 
@@ -104,5 +105,11 @@ def load_codec(folder: str | Path) -> Codec:
 
 
 def load_with_codec(folder: str | Path) -> tuple[Trained, Codec | None]:
-    """The model in this folder, and the codec beside it if its samples are latents."""
-    return load_model(folder), load_codec(folder) if Path(folder, "vae.json").exists() else None
+    """The model of pictures in this folder, and the codec beside it if its samples are latents. CheckpointError for other networks."""
+    trained = load_model(folder)
+    if not isinstance(trained.net, UNet) or trained.net.config.condition_channels or trained.net.config.context_dim:
+        raise CheckpointError(
+            f"{folder} draws no pictures by itself (a {type(trained.net).__name__}): it needs a caption, a small picture, or draws series; "
+            "chapters 18, 19 and 20 sample from such networks"
+        )
+    return trained, load_codec(folder) if Path(folder, "vae.json").exists() else None

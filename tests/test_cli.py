@@ -117,6 +117,9 @@ def test_nothing_is_overwritten_unless_asked(capsys: pytest.CaptureFixture[str])
     [
         (["sample", "--checkpoint", "nope"], "no shipped checkpoint 'nope'; shipped: captions, digits, digits-classes, mnist, "),
         (["sample", "--checkpoint", "./nowhere"], "model.json is missing"),
+        (["sample", "--checkpoint", "captions"], "draws no pictures by itself (a TextUNet)"),
+        (["sample", "--checkpoint", "mnist-sr"], "chapters 18, 19 and 20 sample from such networks"),
+        (["evaluate", "--checkpoint", "series"], "draws no pictures by itself (a Transformer)"),
         (["sample", "--steps", "0"], "num_steps = 0"),
         (["sample", "--n", "0"], "--n must be at least 1"),
         (["sample", "--batch-size", "0"], "--batch-size must be at least 1"),
