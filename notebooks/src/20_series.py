@@ -330,7 +330,7 @@ show()
 # Read it slowly.
 #
 # - **Fresh weeks**, the floor, are not at 95 % in every cell. One set of weeks is one draw for all 84 lags, and neighbouring lags go up and down together. That is what the second band is for: there they are at 99 or 100 %.
-# - **The network** passes the marginals and the spectrum, and all but an hour of the hours. Of the autocorrelation, all 84 lags lie inside the band for all with the first seed; with the second five lie outside, by less than a hundredth. A forest cannot tell its weeks from the data's. One cell is a little low: weak mornings come in 38 and 35 weeks of a hundred, in the data in 39.
+# - **The network** passes the marginals and the spectrum, and all but an hour of the hours. Of the autocorrelation, all 84 lags lie inside the band for all with the first seed; with the second five lie outside, by a thousandth at most. A forest cannot tell its weeks from the data's. One cell is a little low: weak mornings come in 38 and 35 weeks of a hundred, in the data in 39.
 # - **The best Gaussian** passes everything that is a mean or a covariance, as it must. It does not know that a day is either free or not. A forest tells it from the data (the $p$-values are 0.02 and below 0.001; the network's are above 0.5), and its weak mornings are only the accidents of smooth curves.
 # - **The network in parts** fails the spectrum, by several decibels at the high end. More on it below.
 #
