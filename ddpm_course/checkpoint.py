@@ -6,7 +6,7 @@ import os
 import tempfile
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import safetensors.torch
 import torch
@@ -32,6 +32,7 @@ from .prediction import EpsModel, as_eps_model
 from .schedule import NoiseSchedule
 
 ASSETS = Path(__file__).parent / "assets"
+Net = TypeVar("Net", bound=nn.Module)
 NETWORKS: dict[str, tuple[type[nn.Module], type]] = {  # name in the JSON -> network, and its one argument
     "unet": (UNet, UNetConfig),
     "conv_vae": (ConvVAE, ConvVAEConfig),
@@ -125,15 +126,19 @@ def config_from(cls: type, values: dict[str, Any]) -> Any:
     return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in inner.items()})
 
 
+def filled(net: Net, weights: dict[str, Tensor]) -> Net:
+    """The network with these weights (of any precision) as float32, in eval mode, without gradients."""
+    net.load_state_dict({key: x.float() for key, x in weights.items()})
+    return net.eval().requires_grad_(False)
+
+
 def rebuild(weights: dict[str, Tensor], meta: dict[str, Any]) -> nn.Module:
     """The network that describe() described, with these weights, float32, in eval mode, without gradients. KeyError if it is none."""
     name = next((key for key in NETWORKS if key in meta), "")
     if not name:
         raise KeyError(f"none of {sorted(NETWORKS)} is described in it")
     kind, config = NETWORKS[name]
-    net = kind(config_from(config, meta[name]))
-    net.load_state_dict({key: x.float() for key, x in weights.items()})
-    return net.eval().requires_grad_(False)
+    return filled(kind(config_from(config, meta[name])), weights)
 
 
 def save_model(folder: str | Path, trained: Trained, half: bool = False) -> None:
@@ -171,25 +176,19 @@ def find_checkpoint(name: str) -> Path:
 def load_classifier(name: str) -> Classifier:
     """The shipped digit classifier for "digits" (8x8) or "mnist" (28x28), in eval mode; its features() feed frechet_distance."""
     weights, _ = load_tensors(shipped(name), "classifier")
-    net = Classifier()
-    net.load_state_dict({key: x.float() for key, x in weights.items()})
-    return net.eval().requires_grad_(False)
+    return filled(Classifier(), weights)
 
 
 def load_noisy_classifier(name: str = "digits") -> NoisyClassifier:
     """The shipped classifier of noisy digits, (x_t, t) -> logits, for the times and the schedule of the model beside it; in eval mode."""
     weights, meta = load_tensors(shipped(name), "noisy_classifier")
-    net = NoisyClassifier(**meta["net"])
-    net.load_state_dict({key: x.float() for key, x in weights.items()})
-    return net.eval().requires_grad_(False)
+    return filled(NoisyClassifier(**meta["net"]), weights)
 
 
 def load_judge(folder: str | Path | None = None) -> SceneJudge:
     """The shipped judge of chapter 18, or the one in this folder: see() tells which scene a picture shows; in eval mode."""
     weights, _ = load_tensors(folder or shipped("captions"), "judge")
-    net = SceneJudge()
-    net.load_state_dict({key: x.float() for key, x in weights.items()})
-    return net.eval().requires_grad_(False)
+    return filled(SceneJudge(), weights)
 
 
 def rng(seed: int, *keys: int, device: torch.device | str = "cpu") -> torch.Generator:

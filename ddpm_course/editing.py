@@ -65,7 +65,7 @@ def both_ways(step: Step, schedule: NoiseSchedule, edit: Edit, generator: torch.
     return either
 
 
-def _walk(
+def walk(
     eps_model: EpsModel,
     schedule: NoiseSchedule,
     edit: Edit,
@@ -96,7 +96,7 @@ def inpaint(
     """
     check_tensors(known=known)
     times = repaint_times(time_grid(schedule.T, num_steps).tolist(), resamplings, jump)
-    return _walk(eps_model, schedule, keep_known(schedule, known, mask, generator), known, times, variance, generator)
+    return walk(eps_model, schedule, keep_known(schedule, known, mask, generator), known, times, variance, generator)
 
 
 def low_pass(x: Tensor, factor: int) -> Tensor:
@@ -162,7 +162,7 @@ def super_resolve(
     """
     times = repaint_times(time_grid(schedule.T, num_steps).tolist(), resamplings)
     edit = keep_low_frequencies(schedule, low, factor, generator)
-    return _walk(eps_model, schedule, edit, enlarge(low, factor), times, variance, generator)
+    return walk(eps_model, schedule, edit, enlarge(low, factor), times, variance, generator)
 
 
 def times_from(schedule: NoiseSchedule, strength: float, num_steps: int) -> list[int]:

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from .data import Split, Splits
-from .editing import both_ways, keep_known, repaint_times
+from .editing import keep_known, repaint_times, walk
 from .errors import DataError, ValueCourseError
 from .exact import ExactGaussian
-from .forward import draw
 from .prediction import EpsModel
-from .sampling import ddpm_stepper, last, time_grid, trajectory
+from .sampling import time_grid
 from .schedule import NoiseSchedule
 
 HOURS, DAY, RATE = 168, 24, 4000  # a week, a day; samples of sound in a second
@@ -172,7 +171,4 @@ def impute(
     Series have less noise than pictures: evenly spaced times would not resolve it.   RePaint Algorithm 1.
     """
     times = repaint_times(time_grid(schedule.T, num_steps, "quadratic").tolist(), resamplings, jump)
-    step = both_ways(
-        ddpm_stepper(eps_model, schedule, "posterior", generator), schedule, keep_known(schedule, known, mask, generator), generator
-    )
-    return last(trajectory(step, draw(known.shape, known, generator), times))
+    return walk(eps_model, schedule, keep_known(schedule, known, mask, generator), known, times, "posterior", generator)
