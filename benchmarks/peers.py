@@ -23,6 +23,8 @@ from ddpm_course.data import Split, Splits
 SMALL = UNetConfig(base_channels=32, multipliers=(1, 2, 2), attention_sizes=(8,), groups=8)
 NETWORKS = {"big": UNetConfig.cifar10(), "small": SMALL}
 PATCHED = UNetConfig(base_channels=32, multipliers=(1, 2, 2), attention_sizes=(4,), groups=8, patch_size=2)
+# Two levels, 16x16 and 8x8, as in UNetConfig.mnist(): the network of the race for quality (quality.py).
+PRESET = UNetConfig(base_channels=32, multipliers=(1, 2), attention_sizes=(8,), groups=8, patch_size=2)
 LUCIDRAINS = {"big": {"dim": 64}, "small": {"dim": 24, "dim_mults": (1, 2, 4)}}
 PICTURES = 512
 
@@ -209,7 +211,7 @@ def lucidrains_trainer(setting: Setting) -> Contender:
 
 
 def contenders(device: str, compiled: bool = True) -> dict[str, Callable[[Setting], Contender]]:
-    """Who takes part: the name says what is switched on. On a GPU, ours and the tuned diffusers get the same switches."""
+    """Who takes part: the name says what is switched on. Where compilers take part, ours and diffusers' get the same one."""
     gpu = device == "cuda"
     mode = "reduce-overhead" if gpu else "default"
     table: dict[str, Callable[[Setting], Contender]] = {
@@ -222,12 +224,14 @@ def contenders(device: str, compiled: bool = True) -> dict[str, Callable[[Settin
         "lucidrains network bf16": lambda s: lucidrains(s, bf16=True),
         "lucidrains Trainer": lucidrains_trainer,
         "ours bf16, 2x2 patches": lambda s: ours(s, config=PATCHED),
+        "ours bf16, 2x2 patches, two levels": lambda s: ours(s, config=PRESET),
     }
     if compiled:
         table["diffusers bf16 compile"] = lambda s: diffusers(s, bf16=True, channels_last=gpu, mode=mode, fused=gpu)
-    if compiled and gpu:
         table["ours bf16 compile"] = lambda s: ours(s, mode=mode)
+        table["ours bf16 compile, 2x2 patches"] = lambda s: ours(s, mode=mode, config=PATCHED)
+        table["ours bf16 compile, 2x2 patches, two levels"] = lambda s: ours(s, mode=mode, config=PRESET)
+    if compiled and gpu:
         table["ours bf16 compile default"] = lambda s: ours(s, mode="default")
         table["diffusers bf16 compile default"] = lambda s: diffusers(s, bf16=True, channels_last=True, mode="default", fused=True)
-        table["ours bf16 compile, 2x2 patches"] = lambda s: ours(s, mode=mode, config=PATCHED)
     return table

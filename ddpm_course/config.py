@@ -59,9 +59,9 @@ class TrainConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """What the network computes in. The schedule, the noise, x_t, the weights and the loss stay fp32."""
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
-    """torch.compile's mode; reduce-overhead uses CUDA graphs. Costs a minute at the start."""
+    """torch.compile's mode; reduce-overhead uses CUDA graphs. Costs a minute at the start, and on a CPU needs a C++ compiler."""
     channels_last: bool | None = None
-    """Memory layout of pictures; by default on GPUs only."""
+    """Memory layout of pictures; by default on GPUs, and where torch.compile is on."""
     workers: int = 4
     """Threads that decode pictures which do not fit into memory."""
     seed: int = 0

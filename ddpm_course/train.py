@@ -19,7 +19,7 @@ from .errors import CheckpointError, ConfigError
 from .feed import Condition, Feed, batch_indices, batch_noise, check_splits, label_condition, part_of
 from .images import png_bytes
 from .losses import Loss, diffusion_loss, min_snr_weight
-from .memory import keep_memory
+from .memory import keep_memory, large_pages
 from .models import UNet
 from .prediction import as_eps_model, clip_x_0
 from .runs import FiniteWatch, RunFolder, accelerator_for, opened, pack, restore_tuples, unpack
@@ -30,6 +30,7 @@ __all__ = ["Run", "TrainConfig", "at_scale", "batch_indices", "batch_noise", "le
 
 HELD_OUT = 2000  # validation pictures that are looked at, at most
 AT_ONCE = 2**20  # numbers of them that go through the network at a time, about
+SETTLED, LONG = 3, 1000  # steps after which memory has its final shape, and that must be left for large pages to pay
 FREE = ("out", "device", "save_every", "keep_last", "sample_every", "tensorboard", "workers")  # may differ when a run goes on
 
 
@@ -59,7 +60,7 @@ class Run:
         condition: Condition | None = None,
         loss: Loss = diffusion_loss,
     ) -> None:
-        self.config, self.step, self.history, self.loss = config, 0, [], loss
+        self.config, self.step, self.history, self.loss, self.steps_here = config, 0, [], loss, 0
         splits = load(config.data, image_size=config.image_size) if data is None else data
         images = splits.train.images
         check_splits(splits, config.data)
@@ -88,7 +89,7 @@ class Run:
         first = torch.zeros(1, dtype=torch.long, device=self.device)
         with torch.no_grad():
             self.raw.eval()(self.val_split.images[:1], first + 1, **self.condition(self.val_split, first, None))
-        if config.channels_last if config.channels_last is not None else self.device.type == "cuda":
+        if config.channels_last if config.channels_last is not None else self.device.type == "cuda" or config.compile != "off":
             self.raw.to(memory_format=torch.channels_last)
         self.ema = ema_of(self.raw, config.ema_decay)
         optimizer = torch.optim.AdamW(self.raw.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
@@ -132,7 +133,9 @@ class Run:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update_parameters(self.raw)
-        self.step += 1
+        self.step, self.steps_here = self.step + 1, self.steps_here + 1
+        if self.steps_here == SETTLED and self.device.type == "cpu" and self.config.steps - self.step >= LONG:
+            large_pages()
 
     def log(self, losses: list[Tensor]) -> dict[str, float]:
         """Record the mean loss since the last call, over all processes, and the validation loss of the averaged network."""

@@ -23,10 +23,10 @@ def test_diffusers_gets_our_architecture() -> None:
         assert sum(p.numel() for p in mine.parameters()) == sum(p.numel() for p in theirs.parameters())
 
 
-def test_a_gpu_gets_compiled_contenders_on_both_sides() -> None:
-    on_gpu, on_cpu = peers.contenders("cuda"), peers.contenders("cpu")
-    assert {"ours bf16 compile", "diffusers bf16 compile"} <= set(on_gpu) and "ours bf16 compile" not in on_cpu
-    assert not any("compile" in name for name in peers.contenders("cuda", compiled=False))
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_compiler_is_given_to_both_sides_or_to_none(device: str) -> None:
+    assert {"ours bf16 compile", "diffusers bf16 compile"} <= set(peers.contenders(device))
+    assert not any("compile" in name for name in peers.contenders(device, compiled=False))
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 0), (1, 1, 0)])

@@ -1,6 +1,7 @@
 """Freed memory stays in the process: asked of glibc where there is one, and nothing is done elsewhere."""
 
 import ctypes
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +32,31 @@ def test_a_library_that_refuses_or_is_missing_is_no_error(monkeypatch: pytest.Mo
     assert memory.keep_memory() is False
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # macOS: no mallopt
     assert memory.keep_memory() is False
+
+
+def test_the_heap_is_put_into_whole_large_pages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[int, int, int]] = []
+
+    class Library:
+        @staticmethod
+        def madvise(begin: ctypes.c_void_p, length: ctypes.c_size_t, advice: int) -> int:
+            asked.append((begin.value, length.value, advice))
+            return refusal
+
+    maps = tmp_path / "maps"
+    maps.write_text("55aa00001000-55aa00002000 r--p 0 00:00 1 /python\n55aa00100000-55aa00900000 rw-p 00000000 00:00 0      [heap]\n")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library)
+    refusal = 0
+    assert memory.large_pages(maps) == 3 * 2**21
+    assert asked == [(0x55AA00200000, 3 * 2**21, 25)]  # inside the heap, from one multiple of 2 MiB to another
+    refusal = -1
+    assert memory.large_pages(maps) == 0
+    maps.write_text("55aa00100000-55aa00180000 rw-p 00000000 00:00 0      [heap]\n")  # smaller than a page
+    assert memory.large_pages(maps) == 0 and len(asked) == 2
+    assert memory.large_pages(tmp_path / "none") == 0  # macOS: no such file
+
+
+def test_large_pages_change_no_number_in_the_heap() -> None:
+    blocks = [bytes([k]) * 2**20 for k in range(8)]
+    assert memory.large_pages() >= 0
+    assert all(block == bytes([k]) * 2**20 for k, block in enumerate(blocks))

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .norm import GroupNorm, silu
+
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     """Sines, then cosines of t at dim/2 geometric frequencies 1..1/10000, (B, dim) float32.   Ho appendix B.
@@ -18,9 +20,9 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def group_norm(channels: int, groups: int) -> nn.GroupNorm:
-    """GroupNorm with eps 1e-6 and at most `groups` groups that divide the channels."""
-    return nn.GroupNorm(math.gcd(groups, channels), channels, eps=1e-6)
+def group_norm(channels: int, groups: int) -> GroupNorm:
+    """GroupNorm with at most `groups` groups that divide the channels."""
+    return GroupNorm(channels, math.gcd(groups, channels))
 
 
 class Dropout(nn.Dropout):
@@ -28,7 +30,7 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (...) -> same: zero with probability p, else divided by 1 - p."""
-        if not self.training or not 0 < self.p < 1 or x.device.type != "cpu":
+        if not self.training or not 0 < self.p < 1 or x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x)
         draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
         kept = draws[: x.numel()].reshape(x.shape).ge_(round(self.p * 2**16) - 2**15)  # 0 or 1
@@ -36,14 +38,14 @@ class Dropout(nn.Dropout):
 
 
 class Pointwise(nn.Conv2d):
-    """A 1x1 convolution; in bf16 on a CPU as a matrix product, which is what it is, and up to twice as fast."""
+    """A 1x1 convolution; in bf16 on a CPU, not compiled, as a matrix product, which is what it is, and up to twice as fast."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, in, H, W) -> (B, out, H, W)."""
-        if x.device.type != "cpu" or x.dtype != torch.bfloat16:
+        if x.device.type != "cpu" or x.dtype != torch.bfloat16 or torch.compiler.is_compiling():
             return super().forward(x)
         weight = self.weight.flatten(1).to(x.dtype).expand(len(x), -1, -1)
         return torch.baddbmm(self.bias.to(x.dtype)[:, None], weight, x.flatten(2)).unflatten(2, x.shape[2:])
@@ -67,7 +69,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x (B, in, H, W), time (B, time_channels) -> (B, out, H, W)."""
-        h = self.conv_1(F.silu(self.norm_1(x)))
+        h = self.conv_1(silu(self.norm_1(x)))
         if self.time_as == "add":
             h = self.norm_2(h + self.time(F.silu(time))[:, :, None, None])
         elif self.time_as == "scale_shift":
@@ -75,7 +77,7 @@ class ResBlock(nn.Module):
             h = self.norm_2(h) * (1 + scale) + shift
         else:
             h = self.norm_2(h)
-        return self.skip(x) + self.conv_2(self.dropout(F.silu(h)))
+        return self.skip(x) + self.conv_2(self.dropout(silu(h)))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -158,6 +160,10 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, H, W) -> (B, C, 2H, 2W)."""
+        if self.how == "nearest" and torch.compiler.is_compiling():  # as a copy, whose gradient the compiler can fuse
+            B, C, H, W = x.shape
+            twice = x.permute(0, 2, 3, 1)[:, :, None, :, None].expand(B, H, 2, W, 2, C)
+            return self.conv(twice.reshape(B, 2 * H, 2 * W, C).permute(0, 3, 1, 2))
         return self.conv(x if self.how == "transposed" else F.interpolate(x, scale_factor=2.0, mode=self.how))
 
 

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import ConfigError, ShapeError, one_of
 from .blocks import Attention, Downsample, Merge, ResBlock, Upsample, group_norm, timestep_embedding
+from .norm import silu
 
 
 @dataclass(frozen=True)
@@ -191,4 +192,4 @@ class UNet(nn.Module):
         h = self.middle[2](self._pair(self.middle[0], self.middle[1], h, time, words), time)
         for block in self.up:  # the decoder: what the encoder saw at this size comes back
             h = block(h) if isinstance(block, Upsample) else self._pair(block[0], block[1], block[2](h, skips.pop()), time, words)
-        return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.config.patch_size)[:, :, : x_t.shape[2], : x_t.shape[3]]
+        return F.pixel_shuffle(self.conv_out(silu(self.norm_out(h))), self.config.patch_size)[:, :, : x_t.shape[2], : x_t.shape[3]]
