@@ -277,6 +277,16 @@ def test_compile_is_asked_for_by_its_mode(mode: str, wanted: str | None, monkeyp
     assert asked == [wanted]
 
 
+def test_long_runs_on_a_cpu_get_large_pages_once_and_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = []
+    for steps in (trainer.LONG + trainer.SETTLED, trainer.LONG + trainer.SETTLED - 1):
+        run = trainer.Run(dataclasses.replace(TINY, steps=steps), some_pictures())
+        monkeypatch.setattr(trainer, "large_pages", lambda run=run: at.append(run.step))
+        for _ in range(trainer.SETTLED + 2):
+            run.one_step()
+    assert at == [trainer.SETTLED]
+
+
 def test_checkpointing_trains_the_same_network(tmp_path: Path) -> None:
     config, data = dataclasses.replace(TINY, steps=3), some_pictures()
     plain, again = (train(dataclasses.replace(config, net=dataclasses.replace(NET, checkpointing=on)), data) for on in (False, True))

@@ -32,6 +32,7 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 KILLER = """
 import json, os, random, signal, sys, time, warnings
+os.environ["OMP_NUM_THREADS"] = "1"  # a child of a process with threads would wait for them for ever
 sys.path.insert(0, sys.argv[1])
 import dataclasses
 from tiny_runs import smaller, some_pictures

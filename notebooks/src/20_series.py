@@ -53,7 +53,7 @@ def show():  # as plt.show(), with few colours: the notebook stays small
 #
 # - **trend**: a level, a slope and a bend, different in each week;
 # - **season**: on each day a bell in the morning, a low hump of work, a bell in the evening. Their hours and heights differ from week to week and a little from day to day. On Saturday and Sunday the morning comes later and all is lower. Two weeks in five have a *holiday*: one day from Monday to Friday that looks like a Sunday;
-# - **weather**: wanders, and forgets within a day or two (AR(1), below);
+# - **weather**: wanders, and forgets within a day or two (AR(1) with $\phi=0.95$, below);
 # - **noise** of the meter: each hour for itself, small.
 
 # %%
@@ -91,7 +91,7 @@ derive("20.3", Expect(later**2, z, eps),
 equation("20.4", Expect(now * later, z, eps), phi * sigma**2)
 
 # %% [markdown]
-# One step multiplies the covariance by $\phi$, so $k$ steps multiply it by $\phi^k$. **A season of random size and phase** is $a\,(z\cos\omega h+\varepsilon\sin\omega h)$. Its covariance also depends on the distance in time alone:
+# One step multiplies the covariance by $\phi$, so between hours $h$ and $k$ it is $\phi^{|h-k|}$ times the variance. **A season of random size and phase** is $a\,(z\cos\omega h+\varepsilon\sin\omega h)$. Its covariance also depends on the distance in time alone:
 
 # %% tags=["proof"]
 a, omega, h, k = sp.symbols(r"a \omega h k", real=True)
@@ -101,7 +101,7 @@ law = seasonal_ar(length=48, period=12, phi=0.8, season=0.3, wander=0.15, noise=
 agrees(a**2 * sp.cos(omega * (h - k)) + phi * sigma**2, {a: 0.3**0.5, omega: 2 * sp.pi / 12, h: 5, k: 4, phi: 0.8, sigma: 0.15**0.5}, law.cov[5, 4])
 
 # %% [markdown]
-# A matrix whose entries depend on $h-k$ alone is called *Toeplitz*; a series with such a covariance is *stationary*. `seasonal_ar` adds the two and a little noise, and hands the matrix to `ExactGaussian`.
+# A matrix whose entries depend on $h-k$ alone is called *Toeplitz*; a series with such a covariance and the same mean at all times is *stationary* (our weeks are not). `seasonal_ar` adds the two and a little noise, and hands the matrix to `ExactGaussian`.
 #
 # ### A sampler on trial
 #
@@ -138,7 +138,7 @@ print("mean over the 100 weakest axes:", {name: f"{value:.1f} dB" for name, valu
 assert lost["DDIM, even steps"] < -3.5 and -1 < lost["DDIM, quadratic"] < -0.3 and abs(lost["DPM-Solver, quadratic"]) < 0.3
 
 # %% [markdown]
-# Fifty even steps leave two fifths of the fine noise, with a *perfect* network. No training could mend that, and in a table of scores one would have blamed the network. From here on: DPM-Solver++ on 50 quadratic times.
+# Fifty even steps leave less than a third of the power of the fine noise, with a *perfect* network. No training could mend that, and in a table of scores one would have blamed the network. From here on: DPM-Solver++ on 50 quadratic times.
 #
 # ### Filling in, on trial
 #
@@ -156,6 +156,7 @@ for times in (1, 3, 8):
     fans[times], off[times] = x[:, ~seen], float(((x.mean(0)[~seen] - mean).square().mean() / spread.square().mean()).sqrt())
     ratio = float((x[:, ~seen].var(0).mean() / spread.square().mean()).sqrt())
     print(f"walked {times} times: known hours exact True;  mean off by {off[times]:.1f} of the exact standard deviation, spread {ratio:.1f} of it")
+print(f"the mean of 150 perfect draws would be off by {150**-0.5:.2f}")
 assert off[8] < 0.4 and off[1] > off[8] + 0.15
 
 # %%
@@ -170,7 +171,7 @@ axes[0].legend(fontsize=8)
 show()
 
 # %% [markdown]
-# Walked once, the fan is as wide as it should be, and in the wrong place: sure of itself, and off by more than half a standard deviation. The steps down have heard what is known only after it was put back, always one step late. Walked eight times, mean and spread are nearly those of the exact law. Nearly: chapter 19 says why RePaint's bias falls with the repetitions and does not vanish. Keep the size in mind. It is the error of the *method*, before any network.
+# Walked once, the fan is as wide as it should be, and in the wrong place: sure of itself, and off by more than half a standard deviation. The steps down have heard what is known only after it was put back, always one step late. Walked eight times, mean and spread can hardly be told from the exact law: 150 perfect draws would put the mean off by $1/\sqrt{150}=0.08$. Chapter 19 says that RePaint's bias falls like one over the repetitions and does not vanish. Here eight repetitions bring it down to about the noise of 150 draws.
 #
 # ## A network for curves
 #
@@ -190,6 +191,8 @@ print("by hand = package, and joined again: True")
 # In each block every word asks every other word something: **attention**, as in chapter 07, with words in the place of pixels. A word's *query* is compared with each word's *key*, the comparisons become weights that add up to 1, and the answer is the weighted mean of the *values*:
 #
 # $$ \text{out}_i=\sum_j w_{ij}\,v_j,\qquad w_{ij}=\frac{\exp(q_i\cdot k_j/\sqrt d)}{\sum_l\exp(q_i\cdot k_l/\sqrt d)} \tag{20.7, definition} $$
+#
+# $d$ is the length of $q$. The 96 numbers are cut into four *heads* of 24, each asks for itself ($d=24$), and a linear layer joins the four answers. What comes out is added to the word. Then two linear layers with a bend between them work on each word alone, and that is added, too. That is one block. There are four. By hand, the attention of the first:
 
 # %%
 block = net.trunk.blocks[0]
@@ -204,9 +207,9 @@ torch.testing.assert_close(block.out(torch.cat(answers, dim=-1)), block.mix(h_wo
 print("attention by hand = package: True")
 
 # %% [markdown]
-# Nothing in (20.7) knows which word comes first. Shuffle the words and the answers are shuffled with them. So a vector is added to each word that says where it stands, its **position**. The time $t$ enters as in chapter 07, by scaling and shifting what goes into each layer (DiT section 3.2).
+# Nothing in (20.7) knows which word comes first. Shuffle the words and the answers are shuffled with them. So a vector is added to each word that says where it stands, its **position**. The time $t$ does more than in chapter 07, where it was added: it scales and shifts what goes into each of a block's two halves, after a norm, and weighs what comes out (DiT section 3.2).
 #
-# > **An image to keep.** A committee of 28 people, each with six hours of the week on a card. Anyone may ask anyone. Without positions the cards carry no date. *Where the image breaks:* all questions are asked at once, four times over, and nobody chairs.
+# > **An image to keep.** A committee of 28 people, each with six hours of the week on a card. Anyone may ask anyone. Without positions the cards carry no date. *Where the image breaks:* all questions are asked at once, by four heads, in each of four blocks, and nobody chairs.
 #
 # ### The same trainer
 #
@@ -226,7 +229,7 @@ print(f"loss in v: first 50 steps {live.history[0]['loss']:.1f}, after 200 steps
 assert floor < reached < 1.2 * floor
 
 # %% [markdown]
-# (Per number, $v$'s error is $\varepsilon$'s over $\bar\alpha_t$, by (13.2) and chapter 06; hence the division.) A few seconds of training bring a small Transformer to within a few percent of perfect, on Gaussian data. The network for the weeks is larger and was trained once; its model card has the command.
+# (By (6.13) the squared error of $v$ is that of $\varepsilon$ over $\bar\alpha_t$; hence the division. We predict $v$, the trainer's default.) A few seconds of training bring a small Transformer to about ten percent above perfect, on Gaussian data. The network for the weeks is larger and was trained once; its model card has the command.
 
 # %% [markdown]
 # ## Weeks that nobody lived through
@@ -253,7 +256,7 @@ show()
 #
 # $$ r_k=\sum_{h=0}^{L-1-k}(x_h-\bar x)(x_{h+k}-\bar x)\Big/\sum_{h=0}^{L-1}(x_h-\bar x)^2 \tag{20.8, definition} $$
 #
-# We take its mean over the weeks. Next, the **spectrum**: the mean of $|\mathrm{DFT}|^2$ at each frequency. Third, the **marginals**: find the levels below which 5, 10, … 95 % of the data lie, and ask for the share of the samples below them. All three are means of rows, one row a week. That makes one tool do for all.
+# We take its mean over the weeks. Next, the **spectrum**: the mean of $|\mathrm{DFT}_f|^2$ at each frequency $f$. Here $\mathrm{DFT}_f=\frac1{\sqrt L}\sum_h x_h e^{-2\pi i fh/L}$: how much of a wave with $f$ periods a week is in the series; the root keeps lengths (20.13). Third, the **marginals**: find the levels below which 5, 10, … 95 % of the data lie, and ask for the share of the samples below them. All three are means of rows, one row a week. That makes one tool do for all.
 
 # %%
 x, L = held_out[:50, 0].double(), 168
@@ -294,7 +297,9 @@ assert 0.9 < alone < 1 and whole >= 34
 # %% [markdown]
 # ### The verdict
 #
-# A thousand samples, two seeds, against 2,000 held-out weeks. Beside the network stands an opponent without any network: **the best Gaussian**, with the mean and the full covariance of the training weeks. Its autocorrelation and its spectrum are right by construction. Whoever claims that a model of curves is good should beat it where it is wrong.
+# A thousand samples, two seeds, against 2,000 held-out weeks. Beside the network stands an opponent without any network: **the best Gaussian**, with the mean and the full covariance of the training weeks. Its mean by the hour and its spectrum are right by construction. Its autocorrelation (20.8), a ratio in each week, need not be, but comes close. Whoever claims that a model of curves is good should beat it where it is wrong.
+#
+# One row needs a word. A morning is *weak* if the rise from night to morning is less than 1/1.6 of the median of Monday to Friday. "A week with a weak morning has a holiday, one without has none" is right for 97 simulated weeks of 100.
 
 # %%
 kinds = {"autocorrelation": "84 lags", "spectrum": "85 frequencies", "marginals": "19 levels", "mean by the hour": "168 hours"}
@@ -306,8 +311,10 @@ for kind, what in kinds.items():
 print(f"{'share inside the band for all together':36s}")
 for kind in kinds:
     print(f"{kind:36s}" + "".join(f"{'  '.join(f'{100 * run[kind][1]:.0f} %' for run in runs[:2]):>16s}" for runs in entries.values()))
-for key, label in (("two-sample accuracy", "forest tells from data (0.5: cannot)"), ("holidays", f"weak mornings (data {report['rulers']['holidays']:.2f})")):
-    print(f"{label:36s}" + "".join(f"{'  '.join(f'{run[key]:.2f}' for run in runs[:2]):>16s}" for runs in entries.values()))
+verdicts = (("two-sample accuracy", "forest tells from data (0.5: cannot)", ".2f"), ("p", "its p-value", ".1g"),
+            ("holidays", f"weak mornings (data {report['rulers']['holidays']:.2f})", ".2f"))
+for key, label, form in verdicts:
+    print(f"{label:36s}" + "".join(f"{'  '.join(format(run[key], form) for run in runs[:2]):>16s}" for runs in entries.values()))
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(10, 2.8))
@@ -330,11 +337,11 @@ show()
 # Read it slowly.
 #
 # - **Fresh weeks**, the floor, are not at 95 % in every cell. One set of weeks is one draw for all 84 lags, and neighbouring lags go up and down together. That is what the second band is for: there they are at 99 or 100 %.
-# - **The network** passes the marginals and the spectrum, and all but an hour of the hours. Of the autocorrelation, all 84 lags lie inside the band for all with the first seed; with the second five lie outside, by a thousandth at most. A forest cannot tell its weeks from the data's. One cell is a little low: weak mornings come in 38 and 35 weeks of a hundred, in the data in 39.
-# - **The best Gaussian** passes everything that is a mean or a covariance, as it must. It does not know that a day is either free or not. A forest tells it from the data (the $p$-values are 0.02 and below 0.001; the network's are above 0.5), and its weak mornings are only the accidents of smooth curves.
-# - **The network in parts** fails the spectrum, by several decibels at the high end. More on it below.
+# - **The network** passes the marginals and the spectrum, and all but an hour of the hours. Of the autocorrelation, all 84 lags lie inside the band for all with the first seed; with the second five lie outside. A forest cannot tell its weeks from the data's. Weak mornings come in 38 and 35 weeks of a hundred, in the data in 39; by (20.9) the standard error is 2, so the second is at the edge.
+# - **The best Gaussian** passes what follows from mean and covariance, as it must. It passes the marginals, too, and the autocorrelation but for one lag of one seed: in those, these weeks are nearly Gaussian. It does not know that a day is either free or not. A forest tells it from the data (the $p$-values are 0.02 and below 0.001; the network's are above 0.5). Its weak mornings are too few, by more than six standard errors.
+# - **The network in parts** fails the spectrum: several decibels too quiet at the high end, and too loud at 42 and 70 waves a week. More on it below.
 #
-# So which is better? For autocorrelations, the Gaussian by a hair, and it takes no training. For weeks that are like weeks, the network. Whoever shows one of these rows alone can have either answer.
+# So which is better? In autocorrelations there is no difference that two seeds could show, and the Gaussian takes no training. For weeks that are like weeks, the network. Whoever shows one of these rows alone can have either answer.
 #
 # ## One model, any gap
 #
@@ -342,7 +349,7 @@ show()
 #
 # ### How wide should a band be?
 #
-# Take nine draws and one truth, all from one law. Ten numbers, and the truth is as likely to be the smallest as any other of them: each rank has probability $1/10$. It lies between the lowest and the highest *draw* unless it is itself the lowest or the highest of all. So the two outer draws of nine make a band that holds the truth in **exactly 80 %** of all cases, *whatever the law*. For those who distrust the argument, the same as an integral, for uniform numbers. The largest of nine has density $9u^8$, the smallest $9(1-u)^8$, and the truth lies below a level $u$ with probability $u$:
+# Take nine draws and one truth, independent, all from one law without ties. Ten numbers, and the truth is as likely to be the smallest as any other of them: each rank has probability $1/10$. It lies between the lowest and the highest *draw* unless it is itself the lowest or the highest of all. So the two outer draws of nine make a band that holds the truth in **exactly 80 %** of all cases, *whatever that law*. For those who distrust the argument, the same as an integral, for uniform numbers. The largest of nine has density $9u^8$, the smallest $9(1-u)^8$, and the truth lies below a level $u$ with probability $u$:
 
 # %% tags=["proof"]
 u = sp.Symbol("u", positive=True)
@@ -357,7 +364,7 @@ print(f"of 20,000 tries, within a hundredth of 0.8: {abs(float(inside.double().m
 #
 # $$ \mathrm{CRPS}=\mathbb E|X-y|-\tfrac12\,\mathbb E|X-X'| \tag{20.11, definition} $$
 #
-# It is lowest on average if $X$ has the law of the truth. For a single guess without spread it is the absolute error, so both can stand in one table.
+# $X$ and $X'$ are two independent draws, $y$ is the truth. From $m$ draws, take the mean over all pairs of *different* draws. The score is lowest on average if $X$ has the law of the truth. For a single guess without spread it is the absolute error, so both can stand in one table.
 
 # %%
 many, y = torch.randn(7, 5, generator=seeded(9)), torch.randn(5, generator=seeded(10))
@@ -394,11 +401,11 @@ for ax, ((week, *_), (seen, fill)) in zip(axes, fills.items(), strict=True):
 show()
 
 # %% [markdown]
-# The numbers, from 200 held-out weeks: six hours missing on Thursday, a day missing from Wednesday noon on, and Sunday to come. All were measured with nine draws. The opponents, from cheap to strong: a **straight line** across the gap; the **day before**, copied; the **mean of the hour** over all training weeks; and the **best Gaussian**, which conditions exactly on everything that is seen. Mean absolute errors of the median draw:
+# The numbers, from 200 held-out weeks: six hours missing on Thursday, a day missing from Wednesday noon on, and Sunday to come. All were measured with nine draws. The opponents: a **straight line** across the gap; the **mean of the hour** over all training weeks; the **day before**, copied; and the **best Gaussian**, which conditions exactly on everything that is seen. Mean absolute errors, of the median draw for the network and the Gaussian; the Gaussian also answers without draws, by its exact mean:
 
 # %%
 tasks = ("fill-6", "fill-24", "forecast-24")
-columns = ("network", "gaussian", "mean of the hour", "day before", "straight line")
+columns = ("network", "gaussian", "gaussian mean", "mean of the hour", "day before", "straight line")
 print(f"{'MAE':14s}" + "".join(f"{name:>18s}" for name in columns))
 for task in tasks:
     print(f"{task:14s}" + "".join(f"{report[task][name]['mae']:18.3f}" for name in columns))
@@ -407,6 +414,9 @@ print(f"n = {report['fill-24']['n']} weeks, draws {', '.join(str(report[task]['w
 print(f"\n{'':14s}{'CRPS':>18s}{'CRPS, Gaussian':>18s}{'80 % band covers':>18s}{'Gaussian covers':>18s}")
 for task in tasks:
     print(f"{task:14s}" + "".join(f"{report[task][name][key]:18.3f}" for key in ("crps", "coverage") for name in ("network", "gaussian")))
+print(f"\n{'':14s}{'width of the band':>18s}{'width, Gaussian':>18s}")
+for task in tasks:
+    print(f"{task:14s}" + "".join(f"{report[task][name]['width']:18.3f}" for name in ("network", "gaussian")))
 
 # %%
 live_errors = [float((fill.median(0).values - held_out[week, 0])[~seen].abs().mean()) for (week, *_), (seen, fill) in fills.items()]
@@ -416,9 +426,9 @@ print(f"the two weeks above: network {live_errors[0]:.2f} against the line's {li
 print("known points exact in all tasks:", all(report[task]["known points exact"] for task in tasks))
 
 # %% [markdown]
-# The cheap opponents are far behind: a line across a missing day is three times as wrong. The **best Gaussian** is level with the network: the same for six hours, within two standard errors for the missing day, a little better for Sunday. It is worth saying plainly: *for filling gaps in these weeks, a mean and a covariance do as well as a trained network.* These weeks are nearly Gaussian, and on Gaussian data nothing beats the oracle. What the network has, and the Gaussian has not, is the next kind of data, for which no formula is at hand.
+# A line across a missing day is three times as wrong as the network. The day before is the best of the cheap ones, and on Sunday only a fifth worse. The **best Gaussian** is level with the network when both answer by the median of nine draws: no difference exceeds two standard errors. But the Gaussian need not draw. Its exact mean is off by 0.042, 0.085 and 0.086, less than the network in every row. (The network would gain from more draws, too; how much, we have not measured.) It is worth saying plainly: *for filling gaps in these weeks, a mean and a covariance do at least as well as this trained network.* These weeks are nearly Gaussian, and on Gaussian data nothing beats the oracle. What the network has, and the Gaussian has not, is the next kind of data, for which no formula is at hand.
 #
-# The network's bands hold the truth a little less often than promised, 73 to 79 times of 100 instead of 80. The live fans are too narrow for the same two reasons as on the oracle and in the verdict: the walk's own bias, and a network that is not perfect.
+# The network's bands hold the truth less often than promised, 73 to 79 times of 100 instead of 80. They are narrower than the Gaussian's: by 5 % for six hours, 15 % for the missing day, 5 % for Sunday. The walk alone does not explain it: on the oracle, eight repetitions gave the right spread. What is left is the network, or the walk with this network (which computed with 16-bit numbers here); these numbers do not say which.
 #
 # ### Play with it
 #
@@ -443,7 +453,7 @@ explore(draw, first=slider(0, 160, 96, 4, "gap begins"), length=slider(4, 96, 24
 #
 # $$ \hat x_0=\underbrace{\textstyle\sum_b p_b}_{\text{trend}}+\underbrace{\textstyle\sum_b w_b}_{\text{season}}+\underbrace{r}_{\text{rest}} \tag{20.12, definition} $$
 #
-# Each block $b$ contributes a polynomial $p_b$ of degree 3 or less, read off the mean of its words, and $w_b$, the six strongest waves of a signal that it writes. After the last block a rest $r$ may say what neither could; its polynomial and its six strongest waves are taken out, so that it cannot do their work. The network predicts $x_0$, since only $x_0$ is made of trends and seasons. ($\varepsilon$ is made of nothing.) All else is as before: `train(config, data, net, loss=...)`.
+# Each block $b$ contributes a polynomial $p_b$ of degree 3 or less, read off the mean of its words, and $w_b$, the six strongest waves of a signal that it writes. After the last block a rest $r$ may say what neither could; its polynomial and its six strongest waves are taken out, so that it cannot do their work. The network predicts $x_0$, since only $x_0$ is made of trends and seasons. ($\varepsilon$ is made of nothing.) The trainer is as before, `train(config, data, net, loss=...)`. The recipe is not: $x_0$ instead of $v$, min-SNR weights (chapter 06), whispered positions (see the mistakes), fewer and larger batches, and one more term in the loss (below).
 
 # %%
 in_parts = load_model(shipped("series-parts"))
@@ -473,7 +483,7 @@ show()
 # %% [markdown]
 # ### Are they the true parts?
 #
-# We made these weeks, so we can ask. Correlation over the 168 hours with the truth, mean over 500 held-out weeks. The opponents use no network: the classical **moving average** over 24 hours (the rest's mean by the hour is the season); **a polynomial, then the six strongest waves** of the clean week; and for the season the **mean by the hour of the week**, the same for all.
+# We made these weeks, so we can ask. Correlation over the 168 hours with the truth, mean over 500 held-out weeks. The opponents use no network: the classical **moving average** over 24 hours (what is left, averaged by the hour of the day, is the season); **a polynomial, then the six strongest waves** of the clean week; and for the season the **mean by the hour of the week**, the same for all. (The last row's trend is the week itself, untouched.)
 
 # %%
 found = report["parts series-parts"]
@@ -484,7 +494,7 @@ for name in ("t = 10", "t = 100", "t = 300", "moving average", "polynomial, then
 print(f"n = {found['n']} weeks")
 
 # %% [markdown]
-# The season is found about as well as by the best method without a network, and from a noisy week; at $t=300$, where an eye sees little, it has lost three hundredths. The trend is another story: half right, for *everybody*. Look at the figure: its trend falls towards the weekend, where the true one does not. Weekends are lower, weather wanders slowly, and a polynomial is glad to take both. From one week no method can tell them apart: (20.1) is one equation for four unknowns. The parts of an interpretable network are parts *of its answer*. They add up, they can be read and questioned. That the world has the same parts is a claim about the world, and the network has no evidence for it that a polynomial has not.
+# The season is found about as well as by the best method without a network, and from a noisy week; at $t=300$, where an eye sees little, it has lost three hundredths. The trend is another story: no row is above 0.47, and a correlation of 0.47 explains about a fifth of the variance. Look at the figure: at the weekend its trend lies below the true one. Weekends are lower, weather wanders slowly, and a polynomial is glad to take both. Nothing forbids it. The loss sees only the *sum* of the parts, and a weekend that moves from the season to the trend leaves the sum as it was. (A method that knew the mean week could subtract it first. We have not tried that.) The parts of an interpretable network are parts *of its answer*. They add up, they can be read and questioned. That the world has the same parts is a claim about the world, and the network has no evidence for it that a polynomial has not.
 #
 # ### "A loss in the frequency domain"
 #
@@ -517,11 +527,11 @@ for name, run in both.items():
 # %% [markdown]
 # (Shares inside the bands for each; `series-parts-square` was trained without the term, `series-two-parts` without a rest; one training of 1,300 steps each.) The rest matters: without it a forest is right five times in six. The spectral term makes no difference that these numbers could show.
 #
-# And all three miss the fine noise, by up to 6 dB. The reason is in (20.12): the answer is *written* by small layers from 96 numbers a word, and nothing leads from $x_t$ past them. At the last steps $\hat x_0$ should be nearly $x_t$ itself, hour by hour. A prediction of $v$ has $x_t$ in it for nothing (chapter 06). This is what the readable form costs here. It costs in the gaps, too: on the missing day above, this network's median is off by 0.15, its band holds 44 hours of 100.
+# And the spectra of all three are wrong: up to 6 dB too low in the fine noise (without a rest 8 dB there, and 12 dB at a slower wave), and 6 to 11 dB too high at 42 and 70 waves a week, six and ten a day. Our guess at the reason for the missing noise: at the last steps $\hat x_0$ should be nearly $x_t$ itself, hour by hour. A prediction of $v$ has $x_t$ in it for nothing (chapter 06); this network must write it anew. It is a guess. These networks also had min-SNR weights, and they count the last steps for less than the loss in $v$ does. Louder positions and 8,000 small steps did not help; the weights were not tried alone. In the gaps it is worse, too: on the missing day above, with a longer walk and 19 draws, the median of the shipped one is off by 0.15 and its band holds 44 hours of 100.
 #
 # ## Sound
 #
-# A sound is a series, too, only a fast one: here 4,000 numbers a second, as on an old telephone line. Ours are simulated plucked strings of an eighth of a second, 512 samples: one of four pitches, harmonics $k$ with the strength $\sin(\pi kp)/k$ of a string plucked at the share $p$ of its length, the high ones dying sooner, and a little hiss. The network is the same Transformer; its 16 words have 32 samples each.
+# A sound is a series, too, only a fast one: here 4,000 numbers a second, half as many as on a telephone line: nothing above 2,000 Hz fits in. Ours are simulated plucked strings of an eighth of a second, 512 samples: one of four pitches, harmonics $k$ with the strength $\sin(\pi kp)/k$ of a string plucked at the share $p$ of its length, the high ones dying sooner, and a little hiss. The network is the same Transformer; its 16 words have 32 samples each.
 
 # %%
 sound = load_model(shipped("waves"))
@@ -548,9 +558,9 @@ show()
 #
 # To judge them: the mean spectrum of 1,000 samples against that of 2,000 held-out strings, in decibels, root mean square over all frequencies:
 #
-# $$ D=\sqrt{\operatorname{mean}_f\big(10\log_{10}S_f-10\log_{10}S'_f\big)^2} \tag{20.14, definition} $$
+# $$ D=\sqrt{\operatorname{mean}_f\big[(10\log_{10}S_f-10\log_{10}S'_f)^2\big]} \tag{20.14, definition} $$
 #
-# As always, a floor: the same distance between two halves of the held-out strings. And a string should have *a pitch of the four*. We look for the peak of the autocorrelation and ask whether it lies within 20 cents (a fifth of a semitone) of one of them.
+# $S_f$ and $S'_f$ are the two mean spectra. As always, a floor: the same distance between two halves of the held-out strings. And a string should have *a pitch of the four*. We look for the peak of the autocorrelation and ask whether it lies within 20 cents (a fifth of a semitone) of one of them.
 
 # %%
 heard = report["waves"]
@@ -567,7 +577,7 @@ ax.legend()
 show()
 
 # %% [markdown]
-# Not there yet, and the numbers say where. More than nine of ten drawn strings have one of the four pitches to a fifth of a semitone, which nobody told the network. But the spectrum is 2 dB off, where two halves of the data differ by a quarter of a decibel, and nearly everywhere to the same side: the drawn strings are *too quiet*. The lowest note comes too often. And a forest knows a drawn string from a real one 99 times of 100. Four thousand steps on one core were enough for the pitch, and for no more.
+# Not there yet, and the numbers say where. More than nine of ten drawn strings have one of the four pitches to a fifth of a semitone, which nobody told the network. But the spectrum is 2 dB off, where two halves of the data differ by a quarter of a decibel, and nearly everywhere to the same side: the drawn strings are *too quiet*. The four pitches do not come in the data's proportions (the $p$-values). And a forest knows a drawn string from a real one 99 times of 100. Four thousand steps on one core were enough for the pitch, and for no more.
 #
 # The ear would have passed most of these. Listen, but measure.
 #
@@ -611,7 +621,7 @@ with torch.no_grad():
         assert blind == (network is bag) and (loss > 1.22 * floor) == (network is not live.net)
 
 # %% [markdown]
-# The whisper costs a quarter of the loss at this length of training. Its shuffle test is passed: positions do arrive, too softly to be of use. Only the oracle's floor tells that something is wrong; a falling loss curve does not. (The network in parts that is shipped with this chapter began with such whispers, and so did an earlier plain one. That one saw 2,100 batches of 512 and ended at a loss of 0.098; a fifth to a quarter of its autocorrelation lay outside the band for all, and it drew three holidays where there should be four. The one that you met above began loud, saw fewer weeks in 14,000 batches of 64, and ended at 0.096. So small a difference of the loss, and so large a one in the verdict.)
+# At this length of training the whisper's loss is higher by a sixth, and no better than without any positions: 1.29 floors, both. What it loses above the floor is about three times what the loud network loses. Its shuffle test is passed: positions do arrive, too softly to be of use. Only the oracle's floor tells that something is wrong; a falling loss curve does not. (The network in parts that is shipped with this chapter began with such whispers, and so did an earlier plain one. That one saw 2,100 batches of 512 and ended at a loss of 0.098; a fifth to a quarter of its autocorrelation lay outside the band for all, and it drew three holidays where there should be four. The one that you met above began loud, saw fewer weeks in 14,000 batches of 64, and ended at 0.096. Batch and number of steps differ, too, so this does not show what the whisper alone did. It does show how small a difference of the loss can stand for how large a one in the verdict.)
 #
 # ### Halfway between two sounds
 #
@@ -622,7 +632,7 @@ theta, delta = sp.symbols(r"\theta \delta", real=True)
 equation("20.15", (sp.cos(theta) + sp.cos(theta + delta)) / 2, sp.cos(delta / 2) * sp.cos(theta + delta / 2))
 
 # %% [markdown]
-# At opposite phases, $\delta=\pi$, the mean of two tones is *silence*, and on average over all $\delta$ half the power is gone. Chapter 10 has the better path: invert both sounds to noise, go halfway on the sphere there, come back.
+# At opposite phases, $\delta=\pi$, the mean of two tones is *silence*, and on average over all $\delta$ half the power is gone. Chapter 10 has another path: invert both sounds to noise, go halfway on the sphere there, come back.
 
 # %%
 from ddpm_course import ddim_invert
@@ -638,7 +648,7 @@ loud = lambda x: float(x.square().mean())
 print(f"power between two strings of one pitch, theirs being 1: mean of the samples {loud(middle) / loud(torch.cat([a_, b_])):.1f}, halfway through the noise {loud(walked) / loud(torch.cat([a_, b_])):.1f}")
 
 # %% [markdown]
-# The sound from halfway through the noise has its full power, and somewhat more, since the network is not perfect.
+# The mean of the samples has lost 40 % of the power: near the half that the formula promises for two equal tones. The sound from halfway through the noise has not lost its power. It has a fifth more. Twelve pairs do not say why; the even steps of the inversion and an imperfect network are both suspects. Whether it still has its pitch, we did not ask.
 #
 # ### A fan is not an error bar
 #
@@ -657,7 +667,7 @@ for name, (low, high) in bands_of.items():
     print(f"{name:28s} holds the series {covers(target):.2f}, the exact mean {covers(means):.2f} of the time")
 
 # %% [markdown]
-# A planner who buys power for the *series* needs the fan. Whoever compares two forecasters by their means needs the other. Only one number in each row is 0.8.
+# A planner who buys power for the *series* needs the fan. The other band says only whether 19 draws were enough for the mean. Only one number in each row is near 0.8.
 #
 # ### "Their autocorrelations differ"
 #
@@ -681,7 +691,7 @@ assert apart > 0.03 and band.share_inside(two) == 1
 # The same exercises on a sheet of their own: [without solutions](exercises/20_series_student.ipynb), [with solutions](exercises/20_series_solution.ipynb).
 
 # %% [markdown]
-# **20.1 ★** The weather is an AR(1) by the hour with $\phi=0.9$. What is its correlation with itself one day later?
+# **20.1 ★** Suppose the weather were an AR(1) by the hour with $\phi=0.9$. Ours forgets more slowly. What would be its correlation with itself one day later?
 
 # %% [markdown] tags=["hint"]
 # **Hint 20.1**
