@@ -8,7 +8,7 @@ already, except in lucidrains' Trainer, which reads a folder, as it always does.
 import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ SMALL = UNetConfig(base_channels=32, multipliers=(1, 2, 2), attention_sizes=(8,)
 NETWORKS = {"big": UNetConfig.cifar10(), "small": SMALL}
 PATCHED = UNetConfig(base_channels=32, multipliers=(1, 2, 2), attention_sizes=(4,), groups=8, patch_size=2)
 # Two levels, 16x16 and 8x8, as in UNetConfig.mnist(): the network of the race for quality (quality.py).
-PRESET = UNetConfig(base_channels=32, multipliers=(1, 2), attention_sizes=(8,), groups=8, patch_size=2)
+PRESET = replace(UNetConfig.mnist(), image_size=32, channels=3, attention_sizes=(8,))
 LUCIDRAINS = {"big": {"dim": 64}, "small": {"dim": 24, "dim_mults": (1, 2, 4)}}
 PICTURES = 512
 
