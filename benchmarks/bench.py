@@ -44,7 +44,7 @@ BUDGETS = {
     "quick": Budget(3, {"big": 16, "small": 64}, (64, 50), False),
     "full": Budget(7, {"big": 16, "small": 64}, (64, 50), True),
 }
-STEPS = {"big": 1, "small": 5}  # training steps a turn on a CPU: a first step after a pause is slower, for some more than for others
+STEPS = 5  # training steps a turn on a CPU: a first step after a pause is slower, for some more than for others
 GPU_BATCHES = {"big": 128, "small": 256}  # 128: the paper's
 
 
@@ -97,7 +97,7 @@ def opened(size: str, budget: Budget, args: argparse.Namespace) -> tuple[Setting
 def measured(setting: Setting, workers: list[Worker], budget: Budget, args: argparse.Namespace) -> dict[str, Any]:
     """Everything about one network: ceilings between the rounds, contenders in turns."""
     size, batch, gpu = setting.size, setting.batch, args.device == "cuda"
-    names, steps = [worker.name for worker in workers], max(1, args.steps or (20 if gpu else STEPS[size]))
+    names, steps = [worker.name for worker in workers], max(1, args.steps or (20 if gpu else STEPS))
     try:
         facts = {worker.name: worker.answer() if gpu else worker("warm", 4) for worker in workers}
         while args.wait and not args.wait.exists():

@@ -62,6 +62,13 @@ def accelerator_for(config: TrainConfig) -> Any:
     return accelerator
 
 
+def compiler_options(mode: str, device: torch.device) -> dict[str, Any]:
+    """What torch.compile's mode stands for. On a CPU seeds are drawn by torch: the compiler would draw them again for every few numbers."""
+    from torch._inductor import list_mode_options  # takes a second
+
+    return list_mode_options(mode) | {"fallback_random": device.type == "cpu"}
+
+
 def pack(net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """All tensors of a run under one name each, copied to the CPU."""
     tensors = {f"net.{k}": x for k, x in net.state_dict().items()} | {f"ema.{k}": x for k, x in ema.state_dict().items()}
@@ -71,7 +78,11 @@ def pack(net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> di
 
 
 def unpack(tensors: dict[str, Tensor], net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put what pack took back into its places. CheckpointError if they are those of another network."""
+    """Put what pack took back into its places. CheckpointError if they are those of another network.
+
+    The optimiser's numbers get the memory layout of their weights: torch's fused AdamW walks through both as they lie in memory.
+    """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     part = lambda name: {k.removeprefix(name): x for k, x in tensors.items() if k.startswith(name)}  # noqa: E731
     try:
         net.load_state_dict(part("net."))
@@ -79,9 +90,11 @@ def unpack(tensors: dict[str, Tensor], net: nn.Module, ema: nn.Module, optimizer
         state = optimizer.state_dict()
         for key, x in part("optimizer.").items():
             i, name = key.split(".")
-            state["state"].setdefault(int(i), {})[name] = x
+            like = weights[int(i)]
+            laid = torch.empty_like(like, dtype=x.dtype, device=x.device).copy_(x) if x.shape == like.shape else x
+            state["state"].setdefault(int(i), {})[name] = laid
         optimizer.load_state_dict(state)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, IndexError) as error:
         raise CheckpointError(f"the saved state belongs to another network; choose another folder ({error})") from error
 
 

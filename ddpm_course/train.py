@@ -22,7 +22,7 @@ from .losses import Loss, diffusion_loss, min_snr_weight
 from .memory import keep_memory, large_pages
 from .models import UNet
 from .prediction import as_eps_model, clip_x_0
-from .runs import FiniteWatch, RunFolder, accelerator_for, opened, pack, restore_tuples, unpack
+from .runs import FiniteWatch, RunFolder, accelerator_for, compiler_options, opened, pack, restore_tuples, unpack
 from .sampling import ddim_sample
 from .schedule import SCHEDULES, NoiseSchedule
 
@@ -97,7 +97,7 @@ class Run:
         self.forward = self.net
         if config.compile != "off":
             torch.backends.cudnn.benchmark |= self.device.type == "cuda"  # try the algorithms for each shape once, and keep the fastest
-            self.forward = torch.compile(self.net, mode=None if config.compile == "default" else config.compile)
+            self.forward = torch.compile(self.net, options=compiler_options(config.compile, self.device))
 
     def one_step(self) -> Tensor:
         """Algorithm 1, lines 2-5, once, in micro_batches parts; returns the mean loss of this process's share without waiting for it."""

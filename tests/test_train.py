@@ -16,7 +16,7 @@ from ddpm_course.errors import CheckpointError, ConfigError, DataError, Schedule
 from ddpm_course.losses import diffusion_loss
 from ddpm_course.models.blocks import ResBlock
 from ddpm_course.pictures import folder
-from ddpm_course.runs import RunFolder
+from ddpm_course.runs import RunFolder, compiler_options, pack, unpack
 from ddpm_course.train import batch_indices, batch_noise, learning_rate, validation_loss
 
 FORTY = smaller(steps=40, batch_size=4, flip=True, log_every=10, save_every=40)
@@ -66,6 +66,29 @@ def test_resuming_is_bit_exact(
     train(config, pictures_of(forty[1], second))
     assert same(forty[0], state(tmp_path / "parts"))
     assert any(key.startswith("optimizer.0.exp_avg") for key in forty[0]) and int(forty[0]["ema.n_averaged"]) == 40
+
+
+def test_resuming_with_channels_last_is_bit_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's fused AdamW takes weights and averages as they lie in memory; files keep no layout."""
+    config = dataclasses.replace(TINY, channels_last=True)
+    whole, parts = (dataclasses.replace(config, out=str(tmp_path / name)) for name in ("whole", "parts"))
+    train(whole, some_pictures())
+    train_until(3, parts, some_pictures(), monkeypatch)
+    train(parts, some_pictures())
+    assert same(state(tmp_path / "whole"), state(tmp_path / "parts"))
+
+
+def test_a_state_is_laid_out_like_the_weights_it_belongs_to() -> None:
+    one, other = (trainer.Run(dataclasses.replace(TINY, channels_last=last), some_pictures()) for last in (False, True))
+    one.one_step()
+    unpack(pack(one.raw, one.ema, one.optimizer.optimizer), other.raw, other.ema, other.optimizer.optimizer)
+    other.step = one.step
+    for run in (one, other):
+        run.one_step()  # the second step, with averages of the first
+        for weight, numbers in run.optimizer.optimizer.state.items():
+            assert numbers["exp_avg"].stride() == numbers["exp_avg_sq"].stride() == weight.stride()
+    a, b = (torch.cat([p.flatten() for p in run.raw.parameters()]) for run in (one, other))
+    assert (a - b).abs().mean() < 1e-3 * learning_rate(TINY, 1)
 
 
 def test_what_is_saved_is_the_average_and_the_log(tmp_path: Path) -> None:
@@ -262,19 +285,26 @@ def test_channels_last_changes_the_layout_alone() -> None:
     assert a == pytest.approx(b, rel=1e-5)
 
 
-@pytest.mark.parametrize(("mode", "wanted"), [("default", None), ("reduce-overhead", "reduce-overhead"), ("max-autotune", "max-autotune")])
-def test_compile_is_asked_for_by_its_mode(mode: str, wanted: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("mode", "wanted"), [("default", {}), ("reduce-overhead", {"triton.cudagraphs": True}), ("max-autotune", {"max_autotune": True})]
+)
+def test_compile_is_asked_for_by_its_mode(mode: str, wanted: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
     asked, calls = [], []
 
-    def fake(net: nn.Module, mode: str | None = None) -> object:
-        asked.append(mode)
+    def fake(net: nn.Module, options: dict[str, bool]) -> object:
+        asked.append(options)
         return lambda *a, **k: calls.append(1) or net(*a, **k)
 
     monkeypatch.setattr(torch, "compile", fake)
     trainer.Run(dataclasses.replace(TINY, compile=mode), some_pictures()).one_step()
-    assert asked == [wanted] and calls == [1]
+    assert calls == [1] and asked == [asked[0] | wanted | {"fallback_random": True}]
     trainer.Run(TINY, some_pictures())
-    assert asked == [wanted]
+    assert len(asked) == 1
+
+
+def test_only_a_cpu_draws_outside_what_is_compiled() -> None:
+    options = [compiler_options("max-autotune", torch.device(name)) for name in ("cpu", "cuda")]
+    assert [o.pop("fallback_random") for o in options] == [True, False] and options[0] == options[1]
 
 
 def test_long_runs_on_a_cpu_get_large_pages_once_and_late(monkeypatch: pytest.MonkeyPatch) -> None:

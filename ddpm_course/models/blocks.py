@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .dropout import Dropout
 from .norm import GroupNorm, silu
 
 
@@ -23,18 +24,6 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
 def group_norm(channels: int, groups: int) -> GroupNorm:
     """GroupNorm with at most `groups` groups that divide the channels."""
     return GroupNorm(channels, math.gcd(groups, channels))
-
-
-class Dropout(nn.Dropout):
-    """nn.Dropout; on a CPU, where numbers are drawn one by one, four of them share a 64-bit draw (so p is exact to 1/65,536)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (...) -> same: zero with probability p, else divided by 1 - p."""
-        if not self.training or not 0 < self.p < 1 or x.device.type != "cpu" or torch.compiler.is_compiling():
-            return super().forward(x)
-        draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        kept = draws[: x.numel()].reshape(x.shape).ge_(round(self.p * 2**16) - 2**15)  # 0 or 1
-        return x * kept.to(x.dtype).div_(1 - self.p)
 
 
 class Pointwise(nn.Conv2d):
