@@ -58,15 +58,15 @@ def log_prob(x, t, of=schedule):  # log p(y | x_t), exact: Bayes' rule, (16.1)
 
 
 # %%
-line, coarse = torch.linspace(-2.6, 2.6, 60), torch.linspace(-2.2, 2.2, 9)
+line, coarse = torch.linspace(-2.6, 2.6, 60), torch.linspace(-2.1, 2.1, 7)
 grids = [torch.cartesian_prod(axis, axis).double() for axis in (line, coarse)]
 fig, axes = plt.subplots(1, 4, figsize=(9.5, 2.7))
 for ax, t in zip(axes, (1, 150, 300, 500), strict=True):
     sure = log_prob(grids[0], torch.full((3600,), t)).exp().reshape(60, 60).T
     ax.contourf(line, line, sure, levels=torch.linspace(0, 1, 11), cmap="Blues", alpha=0.55)
-    pull = gradient_of(log_prob, grids[1], torch.full((81,), t))
-    ax.quiver(*grids[1].T, *(pull / (0.5 + pull.norm(dim=1, keepdim=True))).T, color=ORANGE, scale=9, width=0.008)
-    scatter(everything.diffused(schedule.at(t)).sample(300, seeded(1)), ax, f"t = {t}", "#444444", size=3)
+    pull = gradient_of(log_prob, grids[1], torch.full((49,), t))
+    scatter(everything.diffused(schedule.at(t)).sample(200, seeded(1)), ax, f"t = {t}", "#777777", size=2)
+    ax.quiver(*grids[1].T, *(pull / (0.5 + pull.norm(dim=1, keepdim=True))).T, color=ORANGE, scale=7.5, width=0.009, zorder=3)
 plt.show()
 
 # %% [markdown]
@@ -395,7 +395,7 @@ assert 0.06 < without < 0.14
 # %% [markdown]
 # ### What it costs
 #
-# Obedience is not the only thing. Chapter 14 ended with a warning: every kind of steering trades variety for closeness to the wish. Here is the trade, measured with $n=359$ samples for each scale (`python benchmarks/guided.py scales`), all with the same noise, by the features of the same judge. The bands are the floors: real training digits in place of the samples, five seeds.
+# Obedience is not the only thing. Chapter 14 ended with a warning: every kind of steering trades variety for closeness to the wish. Here is the trade, measured with $n=359$ samples for each scale (`python benchmarks/guided.py scales`), all with the same noise, by the features of the same judge. The lines are the floors, real training digits in place of the samples, with the spread of five seeds as bands.
 
 # %%
 results = json.loads(Path("../benchmarks/results/guided.json").read_text())
@@ -408,8 +408,9 @@ for ax, names in ((axes[1], ["Fréchet distance"]), (axes[2], ["precision", "rec
     for name, colour in zip(names, (BLUE, ORANGE), strict=False):
         ax.plot(dial, [by_scale[k][name]["value"] for k in dial], "o-", color=colour, label=name)
         floor, spread = (by_scale[0.0][name][key] for key in ("floor", "floor_std"))
-        ax.axhspan(floor - spread, floor + spread, color=colour if len(names) > 1 else GREY, alpha=0.25, linewidth=0)
-    ax.set(title=" and ".join(names) + ", n = 359", xlabel="scale", ylim=(0, None))
+        ax.axhspan(floor - spread, floor + spread, color=colour if len(names) > 1 else GREY, alpha=0.15, linewidth=0)
+        ax.axhline(floor, color=colour if len(names) > 1 else GREY, linewidth=1, linestyle="--" if name == "recall" else "-")
+    ax.set(title=" and ".join(names) + ", n = 359", xlabel="scale", ylim=(0, None) if ax is axes[1] else (0.5, 1))
 axes[2].legend(fontsize=9)
 plt.show()
 
