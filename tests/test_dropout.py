@@ -100,6 +100,14 @@ def test_eight_neighbours_make_every_pattern_equally_often() -> None:
 
 
 @compiler
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (4, 32, 8, 8)])
+def test_the_compilers_mask_is_the_plain_one(shape: tuple[int, ...]) -> None:
+    """Products overflow 32 bits, in registers of sixteen numbers and in the rest that fills none."""
+    mask = torch.compile(lambda seeds: kept_by_hash(torch.Size(shape), 0.3, seeds))(SEEDS)
+    assert torch.equal(mask, kept_by_hash(torch.Size(shape), 0.3, SEEDS))
+
+
+@compiler
 def test_a_compiled_run_draws_new_masks_at_every_step_and_the_same_ones_again() -> None:
     """With checkpointing, too, which computes the forward pass twice: a second mask would give other gradients."""
     net = UNetConfig(8, 1, 16, (1,), 1, (), groups=2, middle_attention=False, dropout=0.5)
