@@ -122,24 +122,19 @@ def diffusers_example(minutes: list[float]) -> Iterator[Snapshot]:
         yield spent, steps, lambda x, t, other=other: other(x, t - 1).sample, linear_schedule(), "eps"
 
 
-def recipe(steps: int, blocks: int, seed: int) -> TrainConfig:
-    """Ours: small batches, a high learning rate, v."""
-    net = replace(UNetConfig.mnist(), num_res_blocks=blocks)
-    return TrainConfig(
-        data="mnist5k", net=net, precision="bf16", steps=steps, batch_size=16, lr=2e-3, warmup=100, log_every=1000, seed=seed
-    )
-
-
 def ours(minutes: list[float], blocks: int = 2) -> Iterator[Snapshot]:
-    """One run for each budget; a short run first says how many steps fit."""
-    seed = torch.initial_seed()
-    train(recipe(5, blocks, seed))
+    """Small batches, a high learning rate, v. One run for each budget; a short run first says how many steps fit."""
+    net = replace(UNetConfig.mnist(), num_res_blocks=blocks)
+    config = TrainConfig(
+        data="mnist5k", net=net, precision="bf16", batch_size=16, lr=2e-3, warmup=100, log_every=1000, seed=torch.initial_seed()
+    )
+    train(replace(config, steps=5))
     before = time.process_time()
-    train(recipe(105, blocks, seed))
+    train(replace(config, steps=105))
     a_step = (time.process_time() - before) / 105
     for mark in sorted(minutes):
         steps, before = int(0.95 * 60 * mark / a_step), time.process_time()
-        trained = train(recipe(steps, blocks, seed))
+        trained = train(replace(config, steps=steps))
         yield time.process_time() - before, steps, trained.net.eval(), trained.schedule, trained.prediction
 
 

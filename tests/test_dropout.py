@@ -1,21 +1,19 @@
 """Dropout: the share of zeros, the size of the rest, masks without a pattern, drawn or hashed; and a compiled run."""
 
 import dataclasses
-import shutil
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_runs import some_pictures
+from tiny_runs import needs_compiler, some_pictures
 from torch import Tensor
 
 from ddpm_course import TrainConfig, UNetConfig
 from ddpm_course.models.dropout import Dropout, hashed, kept_by_hash
 from ddpm_course.train import Run
 
-compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler on a CPU")
 SEEDS = torch.tensor([123456789, -987654321], dtype=torch.int32)
 
 
@@ -99,7 +97,7 @@ def test_eight_neighbours_make_every_pattern_equally_often() -> None:
     assert abs(chi_square - 255) < 4 * (2 * 255) ** 0.5
 
 
-@compiler
+@needs_compiler
 @pytest.mark.parametrize("shape", [(2, 3, 5, 7), (4, 32, 8, 8)])
 def test_the_compilers_mask_is_the_plain_one(shape: tuple[int, ...]) -> None:
     """Products overflow 32 bits, in registers of sixteen numbers and in the rest that fills none."""
@@ -107,7 +105,7 @@ def test_the_compilers_mask_is_the_plain_one(shape: tuple[int, ...]) -> None:
     assert torch.equal(mask, kept_by_hash(torch.Size(shape), 0.3, SEEDS))
 
 
-@compiler
+@needs_compiler
 def test_a_compiled_run_draws_new_masks_at_every_step_and_the_same_ones_again() -> None:
     """With checkpointing, too, which computes the forward pass twice: a second mask would give other gradients."""
     net = UNetConfig(8, 1, 16, (1,), 1, (), groups=2, middle_attention=False, dropout=0.5)

@@ -1,14 +1,13 @@
 """GroupNorm and SiLU as a compiler gets them: the same functions and gradients as torch's own, and taken only where they should be."""
 
 import dataclasses
-import shutil
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from tiny_runs import some_pictures
+from tiny_runs import needs_compiler, some_pictures
 from torch import Tensor, nn
 
 from ddpm_course import TrainConfig, UNet, UNetConfig
@@ -98,7 +97,7 @@ def test_a_network_as_the_compiler_sees_it_answers_the_same(monkeypatch: pytest.
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max() + 1))
 
 
-@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler on a CPU")
+@needs_compiler
 @pytest.mark.parametrize(("precision", "allowed"), [("bf16", 0.02), ("fp32", 1e-5)])
 def test_a_compiled_run_has_the_gradients_of_the_plain_one(precision: str, allowed: float, monkeypatch: pytest.MonkeyPatch) -> None:
     net = UNetConfig(8, 1, 8, multipliers=(1,), num_res_blocks=1, attention_sizes=(), groups=2, middle_attention=False)

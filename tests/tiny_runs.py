@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ trainer = importlib.import_module("ddpm_course.train")  # the name ddpm_course.t
 NET = UNetConfig(8, 1, 8, (1, 2), 1, (4,), groups=4, dropout=0.1)
 SMALLEST = UNetConfig(8, 1, 4, (1,), 1, (), groups=2, dropout=0.1, middle_attention=False)
 TINY = TrainConfig(net=NET, num_timesteps=50, steps=8, batch_size=8, warmup=2, log_every=3, save_every=4)
+
+HAS_COMPILER = bool(shutil.which("g++") or shutil.which("clang++"))
+needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="torch.compile needs a C++ compiler on a CPU")
 
 
 class Stop(Exception):
