@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .checkpoint import load_tensors, save_tensors, write_atomic
 from .config import TrainConfig
 from .errors import CheckpointError, ConfigError, NonFiniteError
+from .side_by_side import SideBySide
 
 STATE = re.compile(r"state-(\d{8})\.json")
 TEMPORARY = re.compile(r"\..+\.(json|safetensors|csv|png)\.\w{8}")  # as write_atomic names them
@@ -69,31 +70,34 @@ def compiler_options(mode: str, device: torch.device) -> dict[str, Any]:
     return list_mode_options(mode) | {"fallback_random": device.type == "cpu"}
 
 
-def pack(net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """All tensors of a run under one name each, copied to the CPU."""
+def pack(net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, side: SideBySide | None = None) -> dict[str, Tensor]:
+    """All tensors of a run under one name each, copied to the CPU; the same ones if the weights lie side by side."""
     tensors = {f"net.{k}": x for k, x in net.state_dict().items()} | {f"ema.{k}": x for k, x in ema.state_dict().items()}
-    for i, state in optimizer.state_dict()["state"].items():
+    states = optimizer.state_dict()["state"]
+    for i, state in (side.cut(states) if side else states).items():
         tensors |= {f"optimizer.{i}.{k}": x for k, x in state.items()}
     return {name: x.detach().to("cpu", copy=True) for name, x in tensors.items()}
 
 
-def unpack(tensors: dict[str, Tensor], net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def unpack(
+    tensors: dict[str, Tensor], net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, side: SideBySide | None = None
+) -> None:
     """Put what pack took back into its places. CheckpointError if they are those of another network.
 
     The optimiser's numbers get the memory layout of their weights: torch's fused AdamW walks through both as they lie in memory.
     """
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    weights = side.own if side else [weight for group in optimizer.param_groups for weight in group["params"]]
     part = lambda name: {k.removeprefix(name): x for k, x in tensors.items() if k.startswith(name)}  # noqa: E731
     try:
         net.load_state_dict(part("net."))
         ema.load_state_dict(part("ema."))
-        state = optimizer.state_dict()
+        state, states = optimizer.state_dict(), dict[int, dict[str, Tensor]]()
         for key, x in part("optimizer.").items():
             i, name = key.split(".")
             like = weights[int(i)]
             laid = torch.empty_like(like, dtype=x.dtype, device=x.device).copy_(x) if x.shape == like.shape else x
-            state["state"].setdefault(int(i), {})[name] = laid
-        optimizer.load_state_dict(state)
+            states.setdefault(int(i), {})[name] = laid
+        optimizer.load_state_dict(state | {"state": side.join(states) if side else states})
     except (RuntimeError, ValueError, IndexError) as error:
         raise CheckpointError(f"the saved state belongs to another network; choose another folder ({error})") from error
 

@@ -25,6 +25,7 @@ from .prediction import as_eps_model, clip_x_0
 from .runs import FiniteWatch, RunFolder, accelerator_for, compiler_options, opened, pack, restore_tuples, unpack
 from .sampling import ddim_sample
 from .schedule import SCHEDULES, NoiseSchedule
+from .side_by_side import SideBySide, can_lie_together
 
 __all__ = ["Run", "TrainConfig", "at_scale", "batch_indices", "batch_noise", "learning_rate", "train", "validation_loss"]
 
@@ -92,8 +93,11 @@ class Run:
         if config.channels_last if config.channels_last is not None else self.device.type == "cuda" or config.compile != "off":
             self.raw.to(memory_format=torch.channels_last)
         self.ema = ema_of(self.raw, config.ema_decay)
-        optimizer = torch.optim.AdamW(self.raw.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-        self.net, self.optimizer = self.accelerator.prepare(self.raw, optimizer)  # autocast and data parallelism, around the network alone
+        self.net = self.accelerator.prepare(self.raw)  # autocast and data parallelism, around the network alone; it may move the weights
+        laid = config.compile != "off" and can_lie_together(self.raw)
+        self.side = SideBySide(self.raw, self.ema, config.ema_decay) if laid else None
+        weights = [self.side.weights] if self.side else self.raw.parameters()
+        self.optimizer = self.accelerator.prepare(torch.optim.AdamW(weights, config.lr, weight_decay=config.weight_decay, fused=True))
         self.forward = self.net
         if config.compile != "off":
             torch.backends.cudnn.benchmark |= self.device.type == "cuda"  # try the algorithms for each shape once, and keep the fastest
@@ -125,14 +129,18 @@ class Run:
     def _update(self, loss: Tensor) -> None:
         """Clip, step, average. A loss or gradient that is not finite is refused before it reaches the weights (on a GPU: right after)."""
         self.watch.look(self.step + 1, "training loss", loss)
-        norm = self.accelerator.clip_grad_norm_(self.raw.parameters(), self.config.grad_clip)
+        limit = self.config.grad_clip
+        norm = self.side.clip(limit) if self.side else self.accelerator.clip_grad_norm_(self.raw.parameters(), limit)
         if self.config.precision != "fp16":  # fp16's loss scaling skips infinite gradients by itself
             self.watch.look(self.step + 1, "norm of the gradient", norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update_parameters(self.raw)
+        if self.side:
+            self.side.average()
+        else:
+            self.optimizer.zero_grad(set_to_none=True)
+            self.ema.update_parameters(self.raw)
         self.step, self.steps_here = self.step + 1, self.steps_here + 1
         if self.steps_here == SETTLED and self.device.type == "cpu" and self.config.steps - self.step >= LONG:
             large_pages()
@@ -156,7 +164,7 @@ class Run:
             return
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
         meta = {"history": self.history, "config": asdict(self.config), "scaler": scaler}
-        self.folder.save_state(self.step, pack(self.raw, self.ema, self.optimizer.optimizer), meta)
+        self.folder.save_state(self.step, pack(self.raw, self.ema, self.optimizer.optimizer, self.side), meta)
         self.publish()
 
     def publish(self) -> None:
@@ -182,7 +190,7 @@ class Run:
         changed = [k for k in mine if k not in FREE and str(mine[k]) != str(theirs.get(k, mine[k]))]
         if changed:
             raise CheckpointError(f"{self.config.out} holds a run with other settings ({', '.join(changed)}); choose another folder")
-        unpack(tensors, self.raw, self.ema, self.optimizer.optimizer)
+        unpack(tensors, self.raw, self.ema, self.optimizer.optimizer, self.side)
         if self.accelerator.scaler and meta.get("scaler"):
             self.accelerator.scaler.load_state_dict(meta["scaler"])
         self.step, self.history = meta["step"], meta["history"]

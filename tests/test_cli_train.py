@@ -151,14 +151,23 @@ def test_too_few_pictures_and_impossible_networks_are_course_errors() -> None:
         dataclasses.replace(UNetConfig(), num_heads=3)
 
 
-def test_two_processes_are_one() -> None:
-    """Two gloo processes with two micro-batches each against one process: the same gradients, weights, log and model."""
+UNCOMPILED = "import sys, torch; torch.compile = lambda net, **_: net; from ddpm_course.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_two_processes_are_one(together: bool) -> None:
+    """Two gloo processes with two micro-batches each against one process: the same gradients, weights, log and model.
+
+    together: their weights lie side by side, as `compile` has it on a CPU; here without a compiler.
+    """
+    Path("train.py").write_text(UNCOMPILED)
     words = "train --data digits --base-channels 16 --steps 3 --batch-size 8 --num-timesteps 50 --lr 2e-4 --warmup 2 --log-every 1 --flip"
     words += " --classes --device cpu --micro-batches 2"
     assert main([*words.split(), "--out", "one"]) == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "ddpm_course"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    compiled = ["--compile", "default"] if together else []
     done = subprocess.run(
-        [*command, *words.split(), "--out", "two"],
+        [*command, "train.py", *words.split(), *compiled, "--out", "two"],
         capture_output=True,
         text=True,
         timeout=600,

@@ -56,6 +56,30 @@ def test_the_heap_is_put_into_whole_large_pages(monkeypatch: pytest.MonkeyPatch,
     assert memory.large_pages(tmp_path / "none") == 0  # macOS: no such file
 
 
+def test_large_blocks_count_wherever_they_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    class Library:
+        @staticmethod
+        def madvise(begin: ctypes.c_void_p, length: ctypes.c_size_t, advice: int) -> int:
+            asked.append(begin.value)
+            return -1 if begin.value == 0x7F0010000000 else 0
+
+    lines = [
+        "7f0000000000-7f0002000000 rw-p 00000000 00:00 0 ",  # 32 MiB
+        "7f0010000000-7f0014000000 rw-p 00000000 00:00 0 ",  # refused
+        "7f0020100000-7f0022100000 rw-p 00000000 00:00 0 ",  # fewer than 32 MiB of whole pages
+        "7f0030000000-7f0034000000 r--p 00000000 00:00 0 ",  # read only
+        "7f0040000000-7f0044000000 rw-p 00000000 08:01 77                 /a/file",
+        "7f0050000000-7f0054000000 rw-p 00000000 00:00 0                  [stack]",
+        "7f0060000000-7f0064000000 rw-s 00000000 00:01 9                  /dev/shm/of processes",
+    ]
+    maps = tmp_path / "maps"
+    maps.write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library)
+    assert memory.large_pages(maps) == 2**25 and asked == [0x7F0000000000, 0x7F0010000000]
+
+
 def test_large_pages_change_no_number_in_the_heap() -> None:
     blocks = [bytes([k]) * 2**20 for k in range(8)]
     assert memory.large_pages() >= 0

@@ -77,6 +77,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     seen = None if mask is None else mask[:, None, None, :]
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    if q.dtype == torch.bfloat16:
+        k, v = k.contiguous(), v.contiguous()  # once here, instead of in every product forward and back
     weights = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)
     return (weights if seen is None else weights.masked_fill(~seen, float("-inf"))).softmax(dim=-1) @ v
 
