@@ -93,12 +93,10 @@ class Run:
         if config.channels_last if config.channels_last is not None else self.device.type == "cuda" or config.compile != "off":
             self.raw.to(memory_format=torch.channels_last)
         self.ema = ema_of(self.raw, config.ema_decay)
-        self.net = self.accelerator.prepare(self.raw)  # autocast and data parallelism, around the network alone; it may move the weights
-        laid = config.compile != "off" and can_lie_together(self.raw)
-        self.side = SideBySide(self.raw, self.ema, config.ema_decay) if laid else None
+        self.net = self.forward = self.accelerator.prepare(self.raw)  # autocast, data parallelism; weights may move
+        self.side = SideBySide(self.raw, self.ema, config.ema_decay) if config.compile != "off" and can_lie_together(self.raw) else None
         weights = [self.side.weights] if self.side else self.raw.parameters()
         self.optimizer = self.accelerator.prepare(torch.optim.AdamW(weights, config.lr, weight_decay=config.weight_decay, fused=True))
-        self.forward = self.net
         if config.compile != "off":
             torch.backends.cudnn.benchmark |= self.device.type == "cuda"  # try the algorithms for each shape once, and keep the fastest
             self.forward = torch.compile(self.net, options=compiler_options(config.compile, self.device))
