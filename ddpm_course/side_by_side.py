@@ -1,6 +1,6 @@
 """All weights of a network in one tensor, their gradients and averages in two more: an update is then a few long loops.
 
-On a CPU every short loop has its price. 244 small tensors are clipped, stepped and averaged in 7 ms, one tensor of the same size in 1.
+On a CPU every short loop has its price. 244 small tensors are clipped, stepped and averaged in 8 ms, laid side by side in 3.
 """
 
 from itertools import pairwise
@@ -63,17 +63,17 @@ class SideBySide:
         found = [(piece, own.grad) for piece, own in zip(self.gradients, self.own, strict=True) if own.grad is not None]
         gradient = self.weights.grad.zero_() if len(found) < len(self.own) else self.weights.grad
         if found:
-            torch._foreach_copy_(*(list(side) for side in zip(*found, strict=True)))
+            torch._foreach_copy_([piece for piece, _ in found], [grad for _, grad in found])
         for own in self.own:
             own.grad = None
         norm = torch.linalg.vector_norm(gradient)
         if norm > limit:
-            gradient.mul_(limit / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_ does
+            nn.utils.clip_grads_with_norm_(self.weights, limit, norm)
         return norm
 
     @torch.no_grad()
     def average(self) -> None:
-        """What ema.update_parameters(net) does: weights averaged, the first time copied; buffers copied."""
+        """What ema.update_parameters(net) does, without its walk through all modules: weights averaged, at first copied; buffers copied."""
         count = int(self.ema.n_averaged)
         self.averages.lerp_(self.weights, 1 - ema_decay(count, self.decay) if count else 1.0)
         for average, own in self.buffers:
@@ -82,19 +82,19 @@ class SideBySide:
 
     def cut(self, state: State) -> State:
         """The optimiser's numbers about the whole as numbers about each weight, as they are saved."""
-        cut: State = {i: {} for i in range(len(self.own))} if state else {}
-        for name, x in state[0].items() if state else ():
-            for i, part in enumerate([x] * len(self.own) if name == "step" else pieces(x, self.own)):
-                cut[i][name] = part
-        return cut
+        columns = {name: [x] * len(self.own) if name == "step" else pieces(x, self.own) for name, x in state.get(0, {}).items()}
+        return {i: {name: column[i] for name, column in columns.items()} for i in range(len(self.own))} if columns else {}
 
     def join(self, state: State) -> State:
         """The way back from cut. A weight without numbers counts as having zeros."""
         joined: dict[str, Any] = {}
-        for i in range(len(self.own)):
-            for name, x in state.get(i, {}).items():
-                if name == "step":
-                    joined[name] = x
-                else:
-                    pieces(joined.setdefault(name, torch.zeros_like(self.weights)), self.own)[i].copy_(x)
+        for name in {name for numbers in state.values() for name in numbers}:
+            given = [state.get(i, {}).get(name) for i in range(len(self.own))]
+            if name == "step":
+                joined[name] = next(x for x in given if x is not None)
+                continue
+            joined[name] = torch.zeros_like(self.weights)
+            for piece, x in zip(pieces(joined[name], self.own), given, strict=True):
+                if x is not None:
+                    piece.copy_(x)
         return {0: joined} if joined else {}

@@ -93,7 +93,7 @@ class Run:
         if config.channels_last if config.channels_last is not None else self.device.type == "cuda" or config.compile != "off":
             self.raw.to(memory_format=torch.channels_last)
         self.ema = ema_of(self.raw, config.ema_decay)
-        self.net = self.forward = self.accelerator.prepare(self.raw)  # autocast, data parallelism; weights may move
+        self.net = self.forward = self.accelerator.prepare(self.raw)  # autocast, data parallelism. May move the weights, so it comes first
         self.side = SideBySide(self.raw, self.ema, config.ema_decay) if config.compile != "off" and can_lie_together(self.raw) else None
         weights = [self.side.weights] if self.side else self.raw.parameters()
         self.optimizer = self.accelerator.prepare(torch.optim.AdamW(weights, config.lr, weight_decay=config.weight_decay, fused=True))

@@ -165,9 +165,9 @@ def test_two_processes_are_one(together: bool) -> None:
     words += " --classes --device cpu --micro-batches 2"
     assert main([*words.split(), "--out", "one"]) == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    compiled = ["--compile", "default"] if together else []
+    program, compiled = (["train.py"], ["--compile", "default"]) if together else (["-m", "ddpm_course"], [])
     done = subprocess.run(
-        [*command, "train.py", *words.split(), *compiled, "--out", "two"],
+        [*command, *program, *words.split(), *compiled, "--out", "two"],
         capture_output=True,
         text=True,
         timeout=600,

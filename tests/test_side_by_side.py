@@ -75,7 +75,7 @@ def pictures(step: int) -> Tensor:
 
 
 def close(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    """The same names and, to rounding, the same numbers, where both have them."""
+    """Whether numbers that both have are the same to rounding."""
     return all(torch.allclose(a[key].float(), b[key].float(), rtol=1e-5, atol=1e-7) for key in a.keys() & b.keys())
 
 
@@ -137,9 +137,8 @@ def test_a_saved_state_fits_both_ways_of_going_on(first: bool, second: bool) -> 
     if first == second:
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
     else:
-        idle = [
-            f"{part}.idle.{name}" for part in ("net", "ema.module") for name in ("weight", "bias")
-        ]  # shrunk by one, left alone by the other
+        # Weight decay shrinks what has no gradient in one of them, the other leaves it alone.
+        idle = [f"{part}.idle.{name}" for part in ("net", "ema.module") for name in ("weight", "bias")]
         idle += [key for key in a if key.startswith(("optimizer.7", "optimizer.8"))]
         assert close({key: x for key, x in a.items() if key not in idle}, b)
 
@@ -187,7 +186,7 @@ def test_what_does_not_fit_together_is_left_alone() -> None:
 
 
 @needs_compiler
-def test_a_compiled_run_on_a_cpu_is_updated_side_by_side_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_run_on_a_cpu_is_updated_side_by_side_and_resumes(tmp_path: Path) -> None:
     config = dataclasses.replace(TINY, net=dataclasses.replace(NET, dropout=0.0), compile="default", out=str(tmp_path), save_every=8)
     plain = dataclasses.replace(config, compile="off", channels_last=True, out=None)
     run, other = trainer.Run(config, some_pictures()), trainer.Run(plain, some_pictures())

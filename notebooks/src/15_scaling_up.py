@@ -922,6 +922,7 @@ for ax, (name, curve) in zip(axes, plans.items(), strict=False):
 axes[3].loglog([47, 187, 800], [47 / 187, 1, 800 / 187], color=BLUE)
 axes[3].set_xticks([47, 187, 800], [47, 187, 800])
 axes[3].set_title("steps, thousands")
+axes[0].set_ylabel("relative to the middle")
 axes[0].legend(fontsize=8)
 axes[0].set_yticks([0.25, 1, 4], ["¼", "1", "4"])
 for ax in axes:
