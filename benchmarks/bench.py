@@ -15,7 +15,7 @@ import os
 import platform
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -200,6 +200,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--measure", nargs="*", default=["train", "sample", "loops"], help="train, sample, loops")
     parser.add_argument("--wait", type=Path, help="warm up, and measure once this file is there: when something else has left the GPU")
     parser.add_argument("--steps", type=int, default=0, help="training steps a turn")
+    parser.add_argument("--rounds", type=int, help="turns of each; by default the budget's")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 
@@ -215,7 +216,7 @@ def main() -> None:
     args, begun = arguments(), time.perf_counter()
     os.environ |= {"BENCH_CLOCK": args.clock, "TQDM_DISABLE": "1"}
     torch.set_num_threads(args.threads)
-    budget = BUDGETS[args.budget]
+    budget = replace(BUDGETS[args.budget], **({"rounds": args.rounds} if args.rounds else {}))
     report: dict[str, Any] = {"budget": args.budget, "clock": args.clock, "machine": machine(args.device, args.threads)}
     print(report["machine"], flush=True)
     report["networks"] = []

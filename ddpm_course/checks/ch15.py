@@ -9,7 +9,7 @@ from . import Exercise
 _RUNS = ((1000, 40.0, 16, 4), (35, 7.0, 6, 1), (200, 3.0, 12, 12))
 _NUMBERS = ((1.0, 7), (3.0, 10), (0.3, 7), (0.06, 3), (100.0, 10))
 _DECAYS = ((0.9, 16, 64), (0.5, 32, 96), (0.8, 64, 16), (0.97, 8, 256))
-_CHIPS = ((2, 989e12, 3.35e12), (4, 100e9, 12e9), (4, 67e12, 3.35e12), (2, 4e12, 0.2e12))
+_CHIPS = ((2, 989e12, 3.35e12), (4, 100e9, 12e9), (4, 67e12, 3.35e12), (2, 4e12, 0.2e12), (4, 72e9, 4e9))
 _VALLEYS = ((0.01, 10.0), (0.25, 2.0), (0.03, 7.0), (0.004, 31.0))
 _PARTS = (([1.0, 2.0, 6.0], [10, 30, 5]), ([0.5, -1.0, 0.25], [4, 4, 8]), ([3.0, 1.0, 1.0], [1, 7, 2]))
 
@@ -119,6 +119,7 @@ EXERCISES = {
             ),
             "The bytes of a number are missing.": lambda b, P, rate: math.ceil(P / rate / 9),
             "The kernel has nine taps.": lambda b, P, rate: math.ceil(P / rate * b / 3),
+            "Exactly on the ridge the layer is not memory-bound any more.": lambda b, P, rate: math.floor(P / rate * b / 9) + 1,
             "Round up: one channel fewer is still memory-bound.": lambda b, P, rate: math.floor(P / rate * b / 9),
         },
         tolerance=1e-9,

@@ -78,6 +78,7 @@ EXERCISES = {
             "That is the mean itself, for a known value of 1. Divide it by the exact mean, rho.": lambda rho: (
                 (1 - math.sqrt(1 - rho**2)) / rho
             ),
+            "Asked is what pasting reaches over the exact mean, which is less than 1.": lambda rho: rho**2 / (1 - math.sqrt(1 - rho**2)),
             "One half is the limit for weak correlations. It grows with rho.": lambda rho: 0.5,
             "That is the factor of the variance.": lambda rho: math.atanh(rho) / rho,
             "You put 1 - rho where 1 - rho^2 belongs.": lambda rho: (1 - math.sqrt(1 - rho)) / rho**2,

@@ -68,6 +68,10 @@ EXERCISES = {
             ),
             "That is the mean width of q. The pictures differ, too.": lambda m, v: (statistics.fmean(m), math.sqrt(statistics.fmean(v))),
             "That is the variance; take the root.": lambda m, v: (statistics.fmean(m), _by_moments(m, v)[1] ** 2),
+            "Divide by n, not by n - 1: these pictures are all there are.": lambda m, v: (
+                statistics.fmean(m),
+                math.sqrt(statistics.variance(m) + statistics.fmean(v)),
+            ),
             "Standard deviations do not add up, variances do.": lambda m, v: (
                 statistics.fmean(m),
                 statistics.pstdev(m) + math.sqrt(statistics.fmean(v)),
@@ -91,9 +95,8 @@ EXERCISES = {
         hint="KL(N(m, tau^2) || N(0, 1)): the law of z over all pictures against the prior.",
         tolerance=1e-3,
         wrong={
-            "That is the KL of one guess without its mean: the whole rate, not the part that a better prior can save.": lambda m, tau, v: (
-                (v - 1 - math.log(v) + m**2) / 2
-            ),
+            "That is the whole rate, not the part that a better prior can save.": lambda m, tau, v: (tau**2 - 1 - math.log(v) + m**2) / 2,
+            "That is one guess around the mean m. The pictures differ, too.": lambda m, tau, v: (v - 1 - math.log(v) + m**2) / 2,
             "tau is already the spread of the draws over all pictures; v is inside it.": lambda m, tau, v: (
                 (tau**2 + v - 1 - math.log(tau**2 + v) + m**2) / 2
             ),

@@ -35,7 +35,7 @@ class UNetConfig:
     context_dim: int = 0  # > 0: takes a context (B, L, context_dim), such as the words of a caption
     condition_channels: int = 0  # > 0: takes a picture (B, condition_channels, H, W) beside x_t, such as a blurred one
     pad: bool = False  # any H and W: pad at the right and bottom, and cut the answer back
-    checkpointing: bool = False  # compute activations again in the backward pass: less memory, a third more work
+    checkpointing: bool = False  # compute activations again in the backward pass: less memory, a sixth more work
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():

@@ -67,7 +67,7 @@ derive("15.2", of_answer + of_weights + of_input, (3 * conv_flops, "each of the 
 # %% [markdown]
 # **A training step costs three times the forward pass.** This one sentence will price everything below. It does not cover what is no convolution or matrix product; we shall see that the rest hardly counts here, and matters all the same.
 #
-# To count a network we need no numbers, only shapes. PyTorch has a device for that, called `meta`: tensors that know their size and hold nothing. The paper's network fits on it without a byte of weights. By hand: one term for each convolution and each linear layer, and two products of $(HW\times C)$ with $(C\times HW)$ for each attention. Beside it, PyTorch's own counter.
+# To count a network we need no numbers, only shapes. PyTorch has a device for that, called `meta`: tensors that know their size and hold nothing. The paper's network fits on it without a byte of weights. By hand: one term for each convolution and each linear layer, and for each attention a product of $(HW\times C)$ with $(C\times HW)$ and one of $(HW\times HW)$ with $(HW\times C)$, which cost the same. Beside it, PyTorch's own counter.
 
 # %%
 def on_paper(config, **changes):
@@ -130,7 +130,7 @@ print("one convolution, by (15.1):", number(conv_flops, {r: 3, C_in: 128, C_out:
 # %% tags=["proof"]
 flop, traffic, peak, band = sp.symbols("F Q P R", positive=True)
 intensity = sp.Symbol("I", positive=True)
-derive("15.4", (traffic / band) / (flop / peak), ((peak / band) / intensity, "by (15.3); the numerator belongs to the chip, the denominator to the layer"),
+derive("15.4", (traffic / band) / (flop / peak), ((peak / band) / intensity, "by (15.3); P/R belongs to the chip, I to the layer"),
        given={intensity: flop / traffic})
 
 # %% [markdown]
@@ -151,9 +151,9 @@ conv_intensity = r**2 * C / b / (1 + r**2 * C / (2 * B * H * W))
 derive("15.6", work / moved, (conv_intensity, "divide above and below by 2 b B C H W"))
 
 # %% [markdown]
-# With a large batch the second term of the denominator is nothing, and $I=r^2C/b$: a 3×3 convolution of 128 channels does 288 operations for each byte in fp32, 576 in 16 bit. Now the modest layers. Let us count SiLU as five operations on each number, which it reads and writes: $I\approx5/8$ in fp32. GroupNorm as eight: $I\approx1$. (How many operations an exponential or a root is worth is a convention; ten instead of five would change nothing here.) No width and no batch will change that.
+# With a large batch the second term of the denominator is nothing, and $I=r^2C/b$: a 3×3 convolution of 128 channels does 288 operations for each byte in fp32, 576 in 16 bit. Now the modest layers. Let us count SiLU as five operations on each number, which it reads and writes: $I\approx5/8$ in fp32. GroupNorm as eight: $I\approx1$. A sum of two maps is one operation for three numbers moved: $I=1/12$. (How many operations an exponential or a root is worth is a convention; ten instead of five would change nothing here.) No width and no batch will change that.
 #
-# Left, the roof of an accelerator from its data sheet (NVIDIA H100: 989 TFLOP/s in bf16, 3.35 TB/s), with the layers of our network put where (15.6) says. Right, **this** machine, measured: its roof by a large copy and by the faster of a matrix product and a convolution, then four layers. The dots are real times.
+# Left, the roof of an accelerator from its data sheet (NVIDIA H100: 989 TFLOP/s in bf16, 3.35 TB/s), with the convolutions put where (15.6) says (large batch) and the modest layers where we just counted them, at two bytes a number. Right, **this** machine, measured: its roof by a large copy and by the faster of a matrix product and a convolution, then four layers. The dots are real times.
 
 # %%
 def core_seconds(job, repeats=3, in_a_row=2):
@@ -168,10 +168,11 @@ def core_seconds(job, repeats=3, in_a_row=2):
 
 
 with torch.no_grad():
-    square, maps, long, target = torch.randn(1024, 1024), torch.randn(16, 128, 32, 32), torch.randn(128, 128, 32, 32), torch.empty(128, 128, 32, 32)
+    square, maps = torch.randn(1024, 1024), torch.randn(16, 128, 32, 32)
+    long, other, target = (torch.randn(128, 128, 32, 32) for _ in range(3))
     conv, norm, numbers = nn.Conv2d(128, 128, 3, padding=1), nn.GroupNorm(32, 128), long.numel()
     jobs = {"conv 128": (lambda: conv(maps), 2 * 9 * 128 * maps.numel(), 288), "GroupNorm": (lambda: norm(long), 8 * numbers, 1),
-            "SiLU": (lambda: F.silu(long), 5 * numbers, 5 / 8), "sum": (lambda: torch.add(long, long, out=target), numbers, 1 / 8)}
+            "SiLU": (lambda: F.silu(long), 5 * numbers, 5 / 8), "sum": (lambda: torch.add(long, other, out=target), numbers, 1 / 12)}
     speed = {name: (at, work / core_seconds(layer)) for name, (layer, work, at) in jobs.items()}
     peak_here = max(2 * 1024**3 / core_seconds(lambda: square @ square), speed["conv 128"][1])
     band_here = 2 * 4 * numbers / core_seconds(lambda: target.copy_(long))
@@ -179,7 +180,7 @@ with torch.no_grad():
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.2))
 widths = {name: 9 * width / 2 for name, width in {"conv 32": 32, "64": 64, "128": 128, "256": 256}.items()}
-paper = {name: (at, min(989e12, 3.35e12 * at)) for name, at in ({"GroupNorm": 2, "SiLU": 5 / 4, "sum": 1 / 4} | widths).items()}
+paper = {name: (at, min(989e12, 3.35e12 * at)) for name, at in ({"GroupNorm": 2, "SiLU": 5 / 4, "sum": 1 / 6} | widths).items()}
 chips = {"on paper: H100, 16 bit": (989e12, 3.35e12, paper), "measured: one core of this CPU, fp32": (peak_here, band_here, speed)}
 colors = {"GroupNorm": GREEN, "SiLU": ORANGE, "sum": RED}
 for ax, (title, (P, R, dots)) in zip(axes, chips.items(), strict=True):
@@ -195,7 +196,7 @@ modest = max(speed["GroupNorm"][1], speed["SiLU"][1])
 print("here, too, the convolution does over eight times as many FLOP/s as GroupNorm or SiLU:", speed["conv 128"][1] > 8 * modest)
 
 # %% [markdown]
-# On the accelerator the ridge lies near 300 operations a byte. A convolution of 64 channels sits right on it, one of 128 beyond it, and one of 32 cannot use more than half of the arithmetic that was paid for. GroupNorm, SiLU and sums sit two orders of magnitude below the ridge. On a CPU the ridge is lower, because its arithmetic is slower and its memory not by as much. Real dots need not lie *on* the roof. Below it: GroupNorm goes over its numbers more than once, and SiLU's exponential takes many instructions. Above the slope: part of the numbers was still in a cache.
+# On the accelerator the ridge lies near 300 operations a byte. A convolution of 64 channels sits right on it, one of 128 beyond it, and one of 32 cannot use more than half of the arithmetic that was paid for. GroupNorm, SiLU and sums sit two to three orders of magnitude below the ridge. On a CPU the ridge is lower, because its arithmetic is slower and its memory not by as much. Real dots need not lie *on* the roof. Below it: GroupNorm goes over its numbers more than once, and SiLU's exponential takes many instructions. Above the slope: part of the numbers was still in a cache.
 #
 # How much of the paper's network is of the one kind, and how much of the other? We send a batch of 128 through it on paper, and write down for each operation the bytes of its inputs and outputs. PyTorch lets one listen: it calls the method `__torch_dispatch__` below before each operation, and all that the method does is to add up the sizes of what goes in and comes out.
 
@@ -243,7 +244,7 @@ print(f"convolutions: {conv_share:.0%} of the FLOPs, less than a third of the by
 # This explains most of what one reads about speed. *16-bit numbers* work on both: the blue bars pass about twice as fast on a CPU that knows such numbers, and many times on an accelerator; the orange ones are halved. *Fusing* (compilers, fused optimisers) touches only orange. *Channels last*, a memory layout, feeds the blue ones better; on a CPU the orange ones may lose more than that. And the figure warns of a mistake: a network with fewer FLOPs need not be faster. It is if the FLOPs that went were those it waited for.
 
 # %% [markdown]
-# **A compiler fuses what fits together.** It joins loops that run in the same order, and leaves the others alone. On a CPU two of our layers do not fit. A *group* of GroupNorm is a piece of four to sixteen channels in the innermost loop, where a vector register takes sixteen numbers. And the slope of SiLU asks for the exponential a second time. So the package hands a compiler the same functions in another form ([norm.py](../ddpm_course/models/norm.py)). SiLU keeps its slope for the way back. GroupNorm becomes one scale and one shift for each channel, found in one walk through $x$: with $m$ the mean of $x$ over the group and $s$ that of $x^2$, the variance is $s-m^2$, and $w\,(x-m)/\sqrt{s-m^2}+c=a\,x+b$ with $a=w/\sqrt{s-m^2}$ and $b=c-a\,m$.
+# **A compiler fuses what fits together.** It joins loops that run in the same order, and leaves the others alone. On a CPU two of our layers do not fit. A *group* of GroupNorm is a piece of four to sixteen channels in the innermost loop, where a vector register takes sixteen numbers. And the slope of SiLU asks for the exponential a second time. So the package hands a compiler the same functions in another form ([norm.py](../ddpm_course/models/norm.py)). SiLU keeps its slope for the way back. GroupNorm becomes one scale and one shift for each channel, found in one walk through $x$: with $m$ the mean of $x$ over the group and $s$ that of $x^2$, the variance is $s-m^2$. With $w$ and $c$ the learned scale and shift of the layer (and without its $10^{-6}$), $w\,(x-m)/\sqrt{s-m^2}+c=u\,x+v$ with $u=w/\sqrt{s-m^2}$ and $v=c-u\,m$.
 #
 # There is a trap in that. If the mean is large, $s$ and $m^2$ are large and nearly equal, and their difference is made of rounding. The way out costs one subtraction: sum around any number $k$ of the group. Mean and squares are then those of $x-k$, and the variance is the same.
 
@@ -275,7 +276,7 @@ print(f"neighbours know nothing of each other, nor do two masks: {all(abs(togeth
 print(f"the rest grows to {float(mask.max()):.4f}; asked again, the same mask: {torch.equal(mask, kept_by_hash(shape, rate, seeds))}")
 
 # %% [markdown]
-# **Many short loops cost more than one long one.** After the gradient come clipping, AdamW and the average. Each is one loop per weight tensor, and a network like ours has hundreds, most of them a few hundred numbers long. Calling a loop, waking the second core and waiting for it takes longer than the numbers do. So a compiled network on a CPU keeps all its weights in *one* tensor, their gradients in another and their averages in a third; the layers see pieces of them ([side_by_side.py](../ddpm_course/side_by_side.py)). The formulas are the same. What changes is the last digit of the norm, because the squares are added in another order.
+# **Many short loops cost more than one long one.** After the gradient come clipping, AdamW and the average. Each is one loop per weight tensor, and a network like ours has one to several hundred, most of them short. Calling a loop, waking the second core and waiting for it takes longer than the numbers do. So a compiled network on a CPU keeps all its weights in *one* tensor, their gradients in another and their averages in a third; the layers see pieces of them ([side_by_side.py](../ddpm_course/side_by_side.py)). The formulas are the same. What changes is the last digit of the norm, because the squares are added in another order.
 
 # %%
 import copy
@@ -385,7 +386,7 @@ for K_value in (1, 2**16):
 #
 # ### Why do I get NaN under fp16?
 #
-# Because of the other end of the range. 65,504 is the largest number. A squared activation of 300 is beyond it, and infinity minus infinity is not a number. One is enough: it enters each mean, then each weight.
+# Because of the other end of the range. 65,504 is the largest number. The square of an activation of 300 is beyond it, and infinity minus infinity is not a number. One is enough: it enters each mean, then each weight.
 
 # %%
 for dtype in (torch.float16, torch.bfloat16):
@@ -397,7 +398,7 @@ except CourseError as refused:
     print("fp16 on a CPU:", type(refused).__name__)
 
 # %% [markdown]
-# What to do: take bf16 if the chip has it. Otherwise keep the sums of squares (GroupNorm, softmax, the loss) in fp32, as autocast does, and use the loss scale. And stop at the first number that is not finite, before it reaches a checkpoint. Our trainer does (chapter 08), and names the step.
+# What to do: take bf16 if the chip has it. Otherwise keep the sums of squares (GroupNorm, softmax, the loss) in fp32, as autocast does, and use the loss scale. And stop at the first number that is not finite, before it reaches a checkpoint. Our trainer does (`_update` in [train.py](../ddpm_course/train.py)), and names the step.
 #
 # ### What is cast and what is not: looked at
 #
@@ -589,7 +590,7 @@ print("micro_batches=4 and micro_batches=1 give the same gradient to 1e-6: True"
 #
 # ## Several machines
 #
-# Now let the parts be worked on at the same time, by $k$ processes, each with its own copy of the weights and $1/k$ of the batch. Equation (15.12) does not ask *who* computes the inner sums. Each process takes its own gradient, then all exchange: each must end up with the mean. All then take the same step from the same weights, so the copies stay equal for ever. This is **data parallelism**, and by (15.12) it *is* training with one process.
+# Now let the parts be worked on at the same time, by $k$ processes, each with its own copy of the weights and $1/k$ of the batch. Equation (15.12) does not ask *who* computes the inner sums. Each process takes its own gradient, then all exchange: each must end up with the mean. All then take the same step from the same weights, so the copies stay equal for ever. This is **data parallelism**, and by (15.12) it *is* training with one process (with dropout: in law, since each process draws its own masks).
 #
 # The exchange has a price. Usually the processes sit in a **ring**, and each cuts its gradient into as many pieces as there are processes. In every pass each hands one piece to its right neighbour, all at the same time. A piece that goes round is added to at each stop; after two stops (with three processes) it holds all three parts. Then the finished pieces go round once more, to be copied. Here with three processes and pieces a, b, c; the numbers behind a piece say whose parts are in it.
 
@@ -618,7 +619,7 @@ ring = 8 * N_sym * (1 - 1 / k)
 equation("15.13", 2 * sp.Sum(4 * N_sym / k, (hop, 1, k - 1)), ring)
 
 # %% [markdown]
-# bytes (with $k=3$: four thirds of the gradient, as counted above): less than $8N$, for *any* number of processes. For the paper's network that is 0.29 GB a step. On a fast link inside one machine (hundreds of GB a second) it is a millisecond. Over an office network (0.1 GB a second) it is three seconds, and more machines make the training *slower*. The FLOPs of a step fall like $1/k$, the exchange does not.
+# bytes (with $k=3$: four thirds of the gradient, as counted above): less than $8N$, for *any* number of processes. For the paper's network that is 0.29 GB a step. On a fast link inside one machine (hundreds of GB a second) it is a millisecond. Over an office network (0.1 GB a second) it nears three seconds. GPUs that need less than a tenth of a second for the step itself become *slower* with more machines; CPUs that need eight seconds still gain. The FLOPs of each process fall like $1/k$, the exchange does not.
 #
 # One more thing can go wrong: **randomness**. If each process draws its own batch from its own generator, two of them may see the same picture with the same noise, and the run depends on how many there are. Here picture order, $t$ and $\varepsilon$ follow from (seed, step) for the *whole* batch, and each process takes its slice.
 
@@ -650,7 +651,7 @@ with torch.no_grad():
 print("two processes and one give the same network: True")
 
 # %% [markdown]
-# Equal to four digits, not to the last bit: sums were taken in another order. (Compare single weights and you find a few that differ by more. They are weights whose exact gradient is 0, such as the bias of the attention's keys, which softmax ignores. Adam divides their rounding noise by its own size, and takes a full step on it. It does no harm, since the answer does not depend on them.)
+# Equal to three digits at least, not to the last bit: sums were taken in another order. (Compare single weights and you find a few that differ by more. They are weights whose exact gradient is 0, such as the bias of the attention's keys, which softmax ignores. Adam divides their rounding noise by its own size, and takes a full step on it. It does no harm, since the answer does not depend on them.)
 #
 # The same lines for more:
 #
@@ -667,11 +668,11 @@ print("two processes and one give the same network: True")
 # | switch | what it buys | what it costs | the same training? |
 # |---|---|---|---|
 # | `precision="bf16"` | faster arithmetic, half the activations | 0.4 % rounding inside the network | to rounding |
-# | `compile="default"` | fewer walks to the memory | about a minute at the start | to rounding |
+# | `compile="default"` | fewer walks to the memory | about a minute at the start | to rounding; with dropout, in law |
 # | `channels_last` | faster convolutions, on GPUs above all | slower sums on a CPU, unless compiled | to rounding |
-# | `micro_batches=4` | a quarter of the activations | less work at a time for each kernel | to rounding |
+# | `micro_batches=4` | a quarter of the activations | less work at a time for each kernel | to rounding; with dropout, in law |
 # | `UNetConfig(checkpointing=True)` | activations 55 → 23 MB a picture | 16 % more FLOPs | to rounding |
-# | `torchrun`, $k$ processes | up to $k$ times the speed | $8N$ bytes exchanged a step | to rounding |
+# | `torchrun`, $k$ processes | up to $k$ times the speed | $8N$ bytes exchanged a step | to rounding; with dropout, in law |
 # | a larger batch | fewer steps, fuller chips | more pictures until it is as good | **no** |
 # | `UNetConfig(patch_size=2)` | about a quarter of the FLOPs | detail: it is another network | **no** |
 #
@@ -731,7 +732,7 @@ eta, nu = sp.symbols(r"\eta \nu", positive=True)
 eta_large, B_large = sp.symbols(r"\eta' B'", positive=True)
 small_steps = sp.Sum(eta**2 * nu**2 / B, (i, 1, k))
 derive("15.16", small_steps, (k**2 * eta**2 * nu**2 / (k * B), "k equal terms"),
-       (eta_large**2 * nu**2 / B_large, "one k squared belongs to the rate, the other k to the batch"), given={eta_large: k * eta, B_large: k * B})
+       (eta_large**2 * nu**2 / B_large, "k squared belongs to the rate, the k below to the batch"), given={eta_large: k * eta, B_large: k * B})
 
 # %% [markdown]
 # This is the **linear scaling rule**: batch times $k$, learning rate times $k$. It rests on one assumption that we have slipped in: that the gradient stays the same during the $k$ small steps. On a valley of curvature $h$, the loss is $\frac h2\theta^2$, and one step multiplies $\theta$ by $1-\eta h$. Then $k$ small steps and one large one differ. As long as a small step does not leap to the other side of the valley ($\eta h\le1$), always in the same direction:
@@ -807,7 +808,7 @@ for factor in (1, 8, 64):
 #
 # $$ \text{hours}=\frac{\text{steps}\cdot B}{3600\cdot\text{pictures a second}} \tag{15.19, definition} $$
 #
-# The table is **arithmetic, not a measurement of ours**: what each speed would mean. The last column is the speed in FLOPs. Divided by the peak of your chip, it says how much of what you paid for is in use.
+# The table is **arithmetic, not a measurement of ours**: what each speed would mean. The last column is the speed in FLOP a second. Divided by the peak of your chip, it says how much of what you paid for is in use.
 
 # %%
 pictures_seen = 800_000 * 128
@@ -841,6 +842,7 @@ print("the validation loss falls:", history[-1]["val_loss"] < history[0]["val_lo
 
 # %%
 import warnings
+from unittest import mock
 
 with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
@@ -848,16 +850,17 @@ with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=Tru
     before = train(kept_run).net.state_dict()
     newest = max(Path(folder).glob("state-*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:1000])
-    after = train(kept_run).net.state_dict()
+    with mock.patch.object(Run, "one_step", autospec=True, side_effect=Run.one_step) as again:
+        after = train(kept_run).net.state_dict()
     print("states on disk:", RunFolder(folder).steps())
-print("warned:", any("damaged" in str(warning.message) for warning in told), "; went on from step 4")
+print("warned:", any("damaged" in str(warning.message) for warning in told), "; steps done again:", again.call_count)
 print("the same network in the end, every bit:", all(torch.equal(before[name], after[name]) for name in before))
-assert all(torch.equal(before[name], after[name]) for name in before)
+assert again.call_count == 2 and all(torch.equal(before[name], after[name]) for name in before)
 
 # %% [markdown]
 # ### Can I use my own pictures?
 #
-# Put them into a folder, and give the folder: `python -m ddpm_course train --data holiday --out runs/holiday`. Subfolders become classes, which the network is told with `--classes`. Here is a folder as people have it: upright and wide, grey and coloured, one with transparency, 16 bits deep in another. (The pictures are cut from two photographs that scikit-learn ships, CC BY 2.0.)
+# Put them into a folder, and give the folder: `python -m ddpm_course train --data holiday --out runs/holiday`. Subfolders become classes, which the network is told with `--classes`. Here is a folder as people have it: upright and wide, grey and coloured, one with transparency, one 16 bits deep. (The pictures are cut from two photographs that scikit-learn ships, CC BY 2.0.)
 
 # %%
 import numpy as np
@@ -879,19 +882,19 @@ for name, photo in zip(("temple", "flower"), photos, strict=True):
         cut.save(holiday / name / file)
 
 # %%
-mine = load(str(holiday), image_size=48)
+mine = load(str(holiday), image_size=32)
 fig, axes = plt.subplots(1, 6, figsize=(6.4, 1.3), width_ratios=[size[0] / size[1] for size in kinds.values()])
 for ax, file in zip(axes, kinds, strict=True):
     ax.imshow(Image.open(holiday / "flower" / file), cmap="gray")
     ax.set_title(file.split(".")[0], fontsize=9)
     ax.axis("off")
-show_images(as_float(mine.train.images), columns=10, title="what the network sees: 48×48, three channels", ax=plt.subplots(figsize=(6.4, 1))[1])
+show_images(as_float(mine.train.images), columns=10, title="what the network sees: 32×32, three channels", ax=plt.subplots(figsize=(6.4, 1))[1])
 plt.show()
 own = train(TrainConfig(data=str(holiday), image_size=32, steps=2, batch_size=4, warmup=1, net=replace(small, channels=3, image_size=32)))
 print("train, validation, test:", [len(part.labels) for part in mine], "; a network trained two steps on them:", len(own.history) == 1)
 
 # %% [markdown]
-# Laid on white where transparent, the middle cut out, scaled, and kept as bytes: a quarter of fp32's memory. The grey ones were given three equal channels; only if *all* are grey does the network get by with one. CIFAR-10 takes 150 MB that way. It lies on the accelerator from the first step on, and no step waits for a disk. What is larger than 2 GB is decoded on the way, some batches ahead. Twelve pictures are of course no data set: a network learns them by heart (chapter 14). Some thousands is where it begins.
+# Laid on white where transparent, cropped to the square in the middle, scaled, and kept as bytes: a quarter of fp32's memory. The grey ones were given three equal channels; only if *all* are grey does the network get by with one. CIFAR-10 takes 150 MB that way. It lies on the accelerator from the first step on, and no step waits for a disk. What is larger than 2 GB is decoded on the way, some batches ahead. Twelve pictures are of course no data set: a network learns them by heart (chapter 14). Some thousands is where it begins.
 
 # %% [markdown]
 # ## How it grows
@@ -932,7 +935,7 @@ side, wide = (flops(on_paper(UNetConfig.cifar10(), **change)) / forward for chan
 print(f"the paper's network, FLOPs: {side:.0f} times with 256 pixels a side for 32; {wide:.1f} times with twice the width")
 
 # %% [markdown]
-# Batch and steps are straight lines (the last one needs no measurement). Resolution goes with the number of pixels, the *square* of the side. Width goes with its own square, too, because both sides of each convolution grow. But look at the dots: time grows *less* than the FLOPs. That is the roof again. A small batch, a small picture, a narrow network leave the arithmetic waiting, for the memory or for Python; larger ones get more FLOPs out of each second. It also means that a forecast from a small trial is a pessimistic one.
+# On these axes every power is a straight line, so look at the numbers below. Four times the batch, or the steps, costs four times as much (the last panel needs no measurement). Resolution goes with the number of pixels: *twice* the side costs nearly four times as much. Width goes with its own square, too, because both sides of each convolution grow. But look at the dots: time grows *less* than the FLOPs. That is the roof again. A small batch, a small picture, a narrow network leave the arithmetic waiting, for the memory or for Python; larger ones get more FLOPs out of each second. It also means that a forecast from a small trial is a pessimistic one.
 #
 # From a 32×32 to a 256×256 picture it is about sixty times the work *at equal width*, and nobody stops there. This is where chapter 21's idea comes from: leave the pixels, and diffuse in a small latent space.
 #
@@ -1055,7 +1058,7 @@ def memory(N, a, B, parts):
 must_pass("15.2", memory)
 
 # %% [markdown]
-# **15.3 ★★** How far is the next larger floating-point number above $x>0$, in a format with $M$ bits of mantissa? (Range is no matter here.)
+# **15.3 ★★** How far apart are neighbouring floating-point numbers of a format with $M$ bits of mantissa, in the stretch between two powers of two that contains $x>0$? ($x$ itself need not be one of them. Range is no matter here.)
 
 # %% [markdown] tags=["hint"]
 # **Hint 15.3**
