@@ -1,5 +1,6 @@
 """Exercises that answer back: check("2.1", answer) compares with an independent formula and gives the hint that fits the mistake."""
 
+import copy
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,11 +35,16 @@ class Exercise:
     measure: Callable[[Any], Any] | None = None
 
 
+def _asked(answer: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """The answer on a copy, so that a function that changes what it is given cannot change the question."""
+    return answer(*copy.deepcopy(args))
+
+
 def _values(answer: Any, exercise: Exercise) -> list[torch.Tensor]:
     if exercise.measure:
         results = [exercise.measure(answer)]
     else:
-        results = [answer(*args) for args in exercise.inputs] if callable(answer) else [answer]
+        results = [_asked(answer, args) for args in exercise.inputs] if callable(answer) else [answer]
     return [torch.as_tensor(r, dtype=torch.float64) for r in results]
 
 
@@ -64,7 +70,7 @@ def verdict(number: str, answer: Any) -> str:
         raise ValueCourseError(f"no exercise {number}; there are {', '.join(chapter)}")
     exercise = chapter[number]
     try:
-        probe = answer(*exercise.inputs[0]) if callable(answer) and exercise.inputs else answer
+        probe = _asked(answer, exercise.inputs[0]) if callable(answer) and exercise.inputs else answer
         if any(probe is blank for blank in BLANK):
             return STILL_BLANK
         if _same(answer, exercise.answer, exercise):

@@ -89,7 +89,7 @@ EXERCISES = {
     "9.4": Exercise(
         answer=_two_steps,
         inputs=_CHAINS,
-        hint="V_s = a^2 * 1 + beta~ with a = sqrt(alpha) v_s / v_T; then the last step multiplies by (sqrt(alpha_bar_s) v / v_s)^2.",
+        hint="V_s = a^2 * 1 + beta~ with a = sqrt(alpha) kappa_s / kappa_T, kappa_t = alpha_bar_t kappa + 1 - alpha_bar_t; the last step: times (sqrt(alpha_bar_s) kappa / kappa_s)^2.",
         wrong={
             "You added noise at the last step; it is noise-free.": lambda v, T, s: _two_steps(v, T, s, last_noise=True),
             "Variances are multiplied by the square of the factor.": lambda v, T, s: _two_steps(v, T, s, squared=False),

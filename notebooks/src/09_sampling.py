@@ -102,7 +102,7 @@ for ax, (t, s), span in zip(axes, ((300, 299), (300, 60)), (0.6, 2.0), strict=Tr
 axes[0].get_legend().remove()
 
 # %% [markdown]
-# On the left the two curves can hardly be told apart: one *small* step backwards is very nearly a Gaussian, whatever the data are. On the right the truth has two humps. From $x_t=0$ the point came from either $-1$ or $+1$, and the Gaussian sits where neither is: on the mean of the two. This is the whole reason why there are many steps. Each step makes a small commitment, and the next guess already knows about it.
+# On the left the two curves can hardly be told apart: one *small* step backwards is very nearly a Gaussian, for any data, as long as the step is short compared with the noise already in $x_t$ and with the finest detail of the data (so not for the last steps of discrete data). On the right the truth has two humps. From $x_t=0$ the point came from either $-1$ or $+1$, and the Gaussian sits where neither is: on the mean of the two. This is the whole reason why there are many steps. Each step makes a small commitment, and the next guess already knows about it.
 #
 # Say it precisely, since it is often said wrongly (M5). We do **not** sample from $q(x_{t-1}\mid x_t,x_0)$, because we do not know $x_0$. We put a guess $\hat x_0$ in its place and sample from
 #
@@ -235,14 +235,14 @@ def ratio(t, s):
 
 coarse = time_grid(1000, 10).tolist()
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8))
-left.plot([ratio(t, t - 1) for t in range(1, 101)])
-left.set(title="1,000 steps: only the first few times differ", xlabel="t", ylabel="posterior / beta", ylim=(0, 1.05))
+left.plot(range(1, 101), [ratio(t, t - 1) for t in range(1, 101)])
+left.set(title="1,000 steps: only the first few dozen times differ", xlabel="t", ylabel="posterior / beta", ylim=(0, 1.05))
 right.bar(range(10), [ratio(t, s) for t, s in zip(coarse, coarse[1:], strict=False)][::-1], color=ORANGE)
 right.set(title="10 steps: a real difference", xlabel="step (0 = the last, into x_0)", ylim=(0, 1.05))
 plt.show()
 
 # %% [markdown]
-# There is a third name, `"posterior_clipped"`. It is $\tilde\beta_t$ with one repair: $\tilde\beta_1=0$, and a Gaussian of variance 0 has no finite log-likelihood, so at $t=1$ the value $\tilde\beta_2$ is put in. (For a jump from $t$ into 0 it takes the $\tilde\beta$ of a jump from $2t$, or $T$ at most, to $t$.) That matters for the *bound* of chapter 05. It cannot matter for samples, as we shall see.
+# There is a third name, `"posterior_clipped"`. It is $\tilde\beta_t$ with one repair: $\tilde\beta_1=0$, and a Gaussian of variance 0 has no finite log-likelihood, so at $t=1$ the value $\tilde\beta_2$ is put in. (For a jump from $t$ into 0 it takes the $\tilde\beta$ of a jump from $2t$, or $T$ at most, to $t$; and $\beta$ if $t$ is $T$ itself.) That matters for the *bound* of chapter 05. It cannot matter for samples, as we shall see.
 
 # %%
 def tilde_by_hand(t, s):
@@ -319,7 +319,7 @@ print("every step and jump = package: True")
 #
 # ### A Gaussian: are the moments recovered?
 #
-# Data $\mathcal N(m,\Sigma)$ in the plane, the exact $\mathbb E[\varepsilon\mid x_t]$, 4,000 samples. The mean and the covariance of the samples should be $m$ and $\Sigma$, up to chance and up to the error that 1,000 steps leave (about one percent of the variance, as we shall compute exactly below).
+# Data $\mathcal N(m,\Sigma)$ in the plane, the exact $\mathbb E[\varepsilon\mid x_t]$, 4,000 samples. The mean and the covariance of the samples should be $m$ and $\Sigma$, up to chance and up to the error that 1,000 steps leave (one to two percent of the variance, as we shall compute exactly below).
 
 # %%
 blob = ExactGaussian(torch.tensor([1.0, -0.5]), torch.tensor([[0.5, 0.3], [0.3, 0.4]]))
@@ -385,7 +385,7 @@ ddpm_sample(oracle, schedule, (3, 2), generator=used)
 print("same seed, same samples: True;  exactly 1,000 draws:", torch.equal(counted.get_state(), used.get_state()))
 
 # %% [markdown]
-# The walk itself can be watched. `trajectory` yields the time, the state and the guess, the start first and the result last. It also takes an `edit`, which may change each new $x_s$ and is told $s$; the chapter on editing lives from that. Four steps:
+# The walk itself can be watched. `trajectory` yields the time, the state and the guess, the start first and the result last. It also takes an `edit`, which may change each new $x_s$ and is told $s$; the chapter on editing is built on that. Four steps:
 
 # %%
 told = []
@@ -424,22 +424,22 @@ for grid in ([1000, 500], [500, 700, 0], [1200, 600, 0], [500, 500, 0], [0]):
         print(error)
 
 # %% [markdown]
-# Now the figure. At $S=5$ there are no clumps at all, only a disc. At $S=10$ they are joined to an octagon, at $S=20$ a few stray points are left between them. At $S=50$ the picture looks right until one compares the *width* of the clumps: too tight. Let us measure, exactly, on data where the whole chain can be followed by algebra: $\mathcal N(0,\kappa)$. The oracle's answer is then linear, $\hat\varepsilon=\sqrt{1-\bar\alpha_t}\;x_t/\kappa_t$. One jump multiplies by a number and adds noise.
+# Now the figure. At $S=5$ there are no clumps at all, only a disc. At $S=10$ they are joined into an octagon, at $S=20$ a few stray points are left between them. At $S=50$ the picture looks right until one compares the *width* of the clumps: too tight. Let us measure, exactly, on data where the whole chain can be followed by algebra: $\mathcal N(0,\kappa)$. The oracle's answer is then linear, $\hat\varepsilon=\sqrt{1-\bar\alpha_t}\;x_t/\kappa_t$. One jump multiplies by a number and adds noise.
 
 # %% tags=["proof"]
 kappa_u = sp.Symbol(r"\kappa_s", positive=True)
 linear_guess = {eps_hat: sp.sqrt(1 - bar_t) * x_t / kappa_t, kappa_t: a * kappa_u + 1 - a}
 equation("9.8", jump_mean, sp.sqrt(a) * kappa_u / kappa_t * x_t, given=linear_guess)
-gain, V = sp.symbols("a_t V_t", positive=True)
+gain = sp.Symbol("a_t", positive=True)
 derive("9.9", Expect((gain * x_t + sigma * z) ** 2, x_t, z),
        (gain**2 * Expect(x_t**2, x_t) + sigma**2, "the fresh noise is independent, with mean 0 and variance 1"))
 equation("9.10", kappa - (1 - bar_t) * kappa / kappa_t, bar_t * kappa**2 / kappa_t,
          given={kappa_t: bar_t * kappa + 1 - bar_t})
 
 # %% [markdown]
-# Read them in turn. (9.8): the jump's mean is $x_t$ times $\sqrt\alpha\,\kappa_s/\kappa_t$ (with $\kappa_t=\alpha \kappa_s+1-\alpha$, the telescope again). (9.9): the variance follows the rule *multiply by the square, add $\sigma^2$*. So we can carry the variance down the grid without a single random number. The proofs are for one coordinate of centred Gaussian data; for others they are a model of what happens, no more.
+# Read them in turn. (9.8): the jump's mean is $a_t x_t$ with $a_t=\sqrt\alpha\,\kappa_s/\kappa_t$, where $\kappa_s=\bar\alpha_s\kappa+1-\bar\alpha_s$ and $\kappa_t=\alpha \kappa_s+1-\alpha$ (the telescope again). (9.9): the variance follows the rule *multiply by the square, add $\sigma^2$*. So we can carry the variance down the grid without a single random number. The proofs are for one coordinate of centred Gaussian data; for others they are a model of what happens, no more.
 #
-# (9.10) is the surprise. Suppose all jumps but the last were perfect, so that $x_t$ has the right variance $\kappa_t$ at the last stop. The last jump adds no noise; it returns $\hat x_0$, whose variance is the right side. Missing is $(1-\bar\alpha_t)\kappa/\kappa_t$, which is exactly $\mathrm{Var}(x_0\mid x_t)$: **what the guess did not know, the noise-free last step never puts back.**
+# (9.10) is the surprise. Suppose all jumps but the last were perfect, so that $x_t$ has the right variance $\kappa_t$ at the last stop. The last jump adds no noise; it returns $\hat x_0=\sqrt{\bar\alpha_t}\,\kappa\,x_t/\kappa_t$ ((9.8) with $s=0$, where $\alpha=\bar\alpha_t$ and $\kappa_s=\kappa$). By (9.9) its variance is $\bar\alpha_t\kappa^2/\kappa_t^2\cdot\kappa_t$, the right side. Missing is $(1-\bar\alpha_t)\kappa/\kappa_t$, which is exactly $\mathrm{Var}(x_0\mid x_t)$: **what the guess did not know, the noise-free last step never puts back.**
 
 # %%
 def final_variance(kappa, grid, kind):
@@ -481,7 +481,7 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# Three honest findings. With $\tilde\beta$ the samples are too narrow at every $S$. With $\beta$ they overshoot a little in the middle: this data is narrower than $\mathcal N(0,1)$, so $\beta$ adds too much. And even the best variance is too narrow at small $S$, because of the last step. Now the table for $\kappa=1$, where $\beta$ is exact for every step but the last.
+# Three honest findings. With $\tilde\beta$ the samples are too narrow at every $S$. With $\beta$ they are too narrow up to $S=10$, because of the last step, and a little too wide from $S=20$ on: this data is narrower than $\mathcal N(0,1)$, so $\beta$ adds too much. And even the best variance is too narrow at small $S$, because of the last step. Now the table for $\kappa=1$, where $\beta$ is exact for every step but the last.
 
 # %%
 print("  S   beta    beta~    lost in the last step (9.10)")
@@ -493,7 +493,7 @@ for S in (5, 10, 50, 1000):
     assert abs(1 - with_beta - lost) < 1e-3
 
 # %% [markdown]
-# So $\beta$ loses the last step's part and nothing else, exactly as the formula says. And the cure is visible: let the last step be short. With the grid 1000, 300, 100, 1, 0 and $\beta$ the variance of $\mathcal N(0,1)$ data is right to about one part in ten thousand, in four steps. Of course this only helps when the data are Gaussian, where each jump is exact.
+# So $\beta$ loses the last step's part and nothing else, exactly as the formula says. And the cure is visible: let the last step be short. With the grid 1000, 300, 100, 1, 0 and $\beta$ the variance of $\mathcal N(0,1)$ data is right to about one part in ten thousand, in four steps. A short last step removes the loss (9.10) for any data. It repairs everything only here, where the other jumps are exact: Gaussian data with the variance of (9.7), which is $\beta$ at $\kappa=1$. For $\kappa=0.25$ the same grid with $\beta$ gives 1.8 times the right variance.
 #
 # How does the error fall on a regular grid? Like $1/S$:
 
@@ -511,7 +511,7 @@ limit("9.11", sp.Symbol(r"\mathrm{Var}\left(x_0^{(S)}\right)"), kappa, sizes=man
 #
 # Learners ask this often, and now three answers fit together. First, the target at $s=0$ is the picture itself: $\tilde\beta_1=0$, because whoever knows $x_0$ has no doubt about $x_0$. Second, the mean of the last step is $\hat x_0$ (9.4), the best guess; added noise would only make the picture grainier, and Ho section 3.3 shows the mean without noise. Third, the price is (9.10). On the full grid it is a variance of about $\beta_1=10^{-4}$, a grain that nobody sees. On a coarse grid it is large, and that is one reason why few DDPM steps give flat pictures.
 #
-# That the last noise is dropped has one more consequence. The three names of variance that differ *only* at $t=1$ give the same samples, bit for bit:
+# That the last noise is dropped has one more consequence. The two names that differ *only* in the step into $s=0$, `"posterior"` and `"posterior_clipped"`, give the same samples, bit for bit:
 
 # %%
 runs = [ddpm_sample(oracle, schedule, (4, 2), variance=kind, generator=seeded(14))
@@ -533,7 +533,7 @@ for S in (20, 50, 100):
     assert widths[1] < 0.1 < widths[0]
 
 # %% [markdown]
-# $\beta$ is too wide at each $S$, $\tilde\beta$ too narrow, and the truth is in between, as (9.7) predicts. (At $S=20$ stray points between the clumps widen both columns.) The package's default is $\tilde\beta$.
+# At $S=50$ and 100 $\beta$ is too wide and $\tilde\beta$ too narrow, as (9.7) lets one expect. (At $S=20$ stray points between the clumps widen both columns; without them both would be too narrow, because of the last step.) The package's default is $\tilde\beta$.
 
 # %% [markdown]
 # ## A network instead of the oracle
@@ -613,7 +613,7 @@ assert max(floors) > 1.3 * min(floors)
 # %% [markdown]
 # ### Trained while you wait
 #
-# The shipped network had hours. What do a few seconds buy? Here `train` makes 150 steps with a quarter of the width, and the very same sampler draws from it.
+# The shipped network had 6,000 steps. What do a few seconds buy? Here `train` makes 150 steps with half the width (about a quarter of the weights), and the very same sampler draws from it.
 
 # %% tags=["nbval-ignore-output"]
 small = UNetConfig(image_size=8, channels=1, base_channels=16, multipliers=(1, 2), num_res_blocks=1,
@@ -628,7 +628,7 @@ show_rows({"data": held_out[:14], "shipped": drawn["posterior"][:14], "live": li
 plt.show()
 
 # %% [markdown]
-# The quick network has learnt strokes and a good part of the shapes; some of its digits one can read, others are crossed between two. The distance says the same. Nothing in the sampler changed between the rows: the sampler is done, from here on only the network can improve.
+# The quick network has learnt strokes and a good part of the shapes; some of its digits one can read, others are crossed between two. The distance says the same. Nothing in the sampler changed between the rows: the sampler is done; from here on only the network can improve.
 #
 # For the eye, MNIST at 28×28 from the other shipped network, 40 steps.
 
@@ -707,7 +707,7 @@ except CourseError as error:
 # %% [markdown]
 # ## The listing that everyone finds
 #
-# Search for a short DDPM in PyTorch, and you will soon meet two classes with these names. Their structure has been copied into hundreds of repositories. Here it is, written afresh, so that you can recognise the parts. First the trainer. `extract` takes the entries of a table at the times `t` and shapes them so that they multiply a batch of pictures. And **`t` is 0-based**: `t = 0` is the first noisy time, which the paper and this course call $t=1$.
+# Search for a short DDPM in PyTorch, and you will soon meet two classes called `GaussianDiffusionTrainer` and `GaussianDiffusionSampler`. Their structure has been copied into hundreds of repositories. Here it is, written afresh, so that you can recognise the parts. First the trainer. `extract` takes the entries of a table at the times `t` and shapes them so that they multiply a batch of pictures. And **`t` is 0-based**: `t = 0` is the first noisy time, which the paper and this course call $t=1$.
 
 # %%
 def extract(table, t, x):
@@ -779,7 +779,7 @@ torch.testing.assert_close(loss.flatten(1).mean(1), wanted, rtol=0, atol=1e-10)
 print("trainer's loss = diffusion_loss after the shift: True")
 
 # %% [markdown]
-# Now read the sampler again with a question: which line does what its name says? The list is introduced under the heading *posterior variance*. But of the thousand posterior variances exactly **one** is put into the list that is used, at position 0, and position 0 belongs to the last step, where `z` is 0. So not a single posterior variance ever reaches a sample. What runs is $\beta_t$, at every step that adds noise. The proof: replace the posterior variances with nonsense.
+# Now read the sampler again with a question: which line does what its name says? In the copies one finds, the list stands under the heading *posterior variance*, and here too it begins with one. But of the thousand posterior variances exactly **one** is put into the list that is used, at position 0, and position 0 belongs to the last step, where `z` is 0. So not a single posterior variance ever reaches a sample. What runs is $\beta_t$, at every step that adds noise. The proof: replace the posterior variances with nonsense.
 
 # %%
 vandalised = GaussianDiffusionSampler(shifted, 1e-4, 0.02, 1000)
@@ -799,7 +799,7 @@ print('and the package\'s variance="beta" gives the same: True')
 #
 # ### Noise at the last step (M25)
 #
-# `z = randn` in every step, also at $t=1$. On the finite data set the right sampler lands *on* a digit. The wrong one misses by $\sqrt{\beta_1}$ in each of 64 pixels, which is a distance of $0.01\cdot 8=0.08$ on the full grid. With 50 steps the last variance is $1-\bar\alpha_{20}$, and the grain is plain to see.
+# `z = randn` in every step, also at $t=1$. On the finite data set the right sampler lands *on* a digit. The wrong one misses by $\sqrt{\beta_1}$ in each of 64 pixels, which is a distance of $0.01\cdot 8=0.08$ on the full grid. With 50 steps the last variance is $1-\bar\alpha_{20}$, and the miss is more than seven times as large.
 
 # %%
 def misses(x):
@@ -829,7 +829,7 @@ for name, kind in (("with z", "posterior"), ("without z", lambda t, s: 0.0)):
     assert (abs(upper - 0.3) < 0.03 and abs(width - 0.2) < 0.02) if name == "with z" else (upper == 0 and width < 0.01)
 
 # %% [markdown]
-# Without noise *all* points walk to the heavier bell, and to its very centre. The 30 % are gone. For Gaussian data at least the mean stays right, since every step is linear; for mixtures the weights go, too. (Chapter 10 removes $z$ correctly, and pays for it in another term.)
+# Without noise *all* points walk to the heavier bell, and to its very centre. The 30 % are gone. For Gaussian data at least the mean stays right, since every step is affine; for mixtures the weights go, too. (Chapter 10 removes $z$ correctly, and pays for it in another term.)
 #
 # ### The variance where its root belongs (M6)
 #

@@ -5,7 +5,7 @@
 #
 # **After this chapter you can**
 #
-# - derive the whole family of processes that share the marginals $q(x_t\mid x_0)$, for any admissible $\sigma$;
+# - derive a whole family of processes that share the marginals $q(x_t\mid x_0)$, for any admissible $\sigma$;
 # - say why a network trained for one member serves all of them;
 # - write the DDIM step and its two limits: $\eta=1$ is DDPM, $\eta=0$ is deterministic;
 # - choose a time grid, walk a picture back to its noise, and walk between two pictures;
@@ -45,15 +45,15 @@ show_rows(rows)
 plt.show()
 
 # %% [markdown]
-# Two things strike the eye. With DDIM nearly always the *same* digit appears, whether we take 20 or 50 steps: the start alone decides. And DDPM, with fresh dice at every step, draws something else. (Not every sample is a good digit. The network is small and was trained for half an hour on a CPU; no sampler repairs that.) We now derive why the first rows are legal at all.
+# Two things strike the eye. With DDIM nearly always the *same* digit appears, whether we take 20 or 50 steps: the start alone decides. And DDPM, with fresh dice at every step, mostly draws another digit, and never the same drawing. (Not every sample is a good digit. The network is small and was trained for half an hour on a CPU; no sampler repairs that.) We now derive why the first rows are legal at all.
 #
 # ## What training really fixed
 #
 # Look at the loss of chapter 06 again:
 # $L=\mathbb E_{x_0,\,t,\,\varepsilon}\,\|\varepsilon-\varepsilon_\theta(x_t,t)\|^2$ with $x_t=\sqrt{\bar\alpha_t}\,x_0+\sqrt{1-\bar\alpha_t}\,\varepsilon$.
-# It contains $x_t$ and $x_0$. It never contains $x_t$ and $x_{t-1}$ *together*. So training fixes the **marginals** $q(x_t\mid x_0)$, and says nothing about how the times hang together. Every chain with these marginals is as good a teacher as the Markov chain of chapter 02.
+# It contains $x_t$ and $x_0$. It never contains $x_t$ and $x_{t-1}$ *together*. So training fixes the **marginals** $q(x_t\mid x_0)$, and says nothing about how the times hang together. Every *process* with these marginals is as good a teacher as the Markov chain of chapter 02.
 #
-# So let us look for all of them. We go backwards, from $T$ down, and ask for a Gaussian $q_\sigma(x_{t-1}\mid x_t,x_0)$. What can it be made of? We know $x_0$, and we know the noise in $x_t$, which is $(x_t-\sqrt{\bar\alpha_t}\,x_0)/\sqrt{1-\bar\alpha_t}$. Take the right share of $x_0$, keep some of that old noise, and fill up with new noise of standard deviation $\sigma$:
+# So let us look for others; one family is enough. We go backwards, from $T$ down, and ask for a Gaussian $q_\sigma(x_{t-1}\mid x_t,x_0)$. What can it be made of? We know $x_0$, and we know the noise in $x_t$, which is $(x_t-\sqrt{\bar\alpha_t}\,x_0)/\sqrt{1-\bar\alpha_t}$. Take the right share of $x_0$, keep some of that old noise, and fill up with new noise of standard deviation $\sigma$:
 #
 # $$ q_\sigma(x_{t-1}\mid x_t,x_0)=\mathcal N\!\left(\sqrt{\bar\alpha_{t-1}}\,x_0+\sqrt{1-\bar\alpha_{t-1}-\sigma^2}\;\frac{x_t-\sqrt{\bar\alpha_t}\,x_0}{\sqrt{1-\bar\alpha_t}},\ \sigma^2 I\right),\qquad 0\le\sigma^2\le 1-\bar\alpha_{t-1} \tag{10.1, definition} $$
 #
@@ -79,17 +79,17 @@ keep = sp.sqrt(1 - bar_s - sigma**2)
 x_prev = sp.sqrt(bar_s) * x_0 + keep * eps + sigma * z
 derive("10.3", Expect(x_prev, eps, z),
        (sp.sqrt(bar_s) * x_0 + keep * Expect(eps, eps) + sigma * Expect(z, z), "linear; x_0 is fixed"),
-       (sp.sqrt(bar_s) * x_0, "both noises have mean 0"), source="DDIM section 4.1, the mean")
+       (sp.sqrt(bar_s) * x_0, "both noises have mean 0"), source="DDIM Lemma 1, the mean")
 derive("10.4", Expect((keep * eps + sigma * z) ** 2, eps, z),
        (keep**2 * Expect(eps**2, eps) + sigma**2 * Expect(z**2, z), "independent noises: the mixed term has mean 0"),
-       ((1 - bar_s - sigma**2) + sigma**2, "each noise has variance 1; sigma cancels"), source="DDIM section 4.1, the variance")
+       ((1 - bar_s - sigma**2) + sigma**2, "each noise has variance 1; sigma cancels"), source="DDIM Lemma 1, the variance")
 
 # %% [markdown]
 # The last line is $1-\bar\alpha_{t-1}$: the new noise fills exactly the hole that the kept noise leaves. So the marginal at $t-1$ is right too: $q_\sigma(x_{t-1}\mid x_0)=\mathcal N(\sqrt{\bar\alpha_{t-1}}\,x_0,(1-\bar\alpha_{t-1})I)$. That is the claim for $t-1$, and the induction goes on down to the marginal of $x_1$. (One more step would go to $t-1=0$. There $\bar\alpha_0=1$ allows only $\sigma=0$, and (10.1) returns $x_0$ itself.) Nowhere did the value of $\sigma$ matter, and it may differ from step to step. What the proof does *not* say: that samples are equally good for all $\sigma$ once $x_0$ is replaced by a guess.
 #
 # ### Which process is non-Markov?
 #
-# In the chain of chapter 02, $x_t$ depends on $x_{t-1}$ alone. In the family (10.1), Bayes' rule with the condition $x_0$ (3.2) gives the step upwards: $q_\sigma(x_t\mid x_{t-1},x_0)=q_\sigma(x_{t-1}\mid x_t,x_0)\,q(x_t\mid x_0)/q(x_{t-1}\mid x_0)$. Every factor contains $x_0$, and in general it does not cancel: at $\sigma=0$, for instance, $x_{t-1}$ and $x_0$ together determine $x_t$, and $x_{t-1}$ alone does not. So $x_t$ depends on $x_{t-1}$ *and* $x_0$, and the **inference** process, from data to noise, is not a Markov chain. Generation, which knows only $x_t$, still is a chain. The picture shows both for one pixel with $x_0=1$: the paths could hardly differ more, and each vertical slice has the same law.
+# In the chain of chapter 02, $x_t$ depends on $x_{t-1}$ alone. In the family (10.1), Bayes' rule with the condition $x_0$ (the lines of 3.2 *before* Markov is used), turned round, gives the step upwards: $q_\sigma(x_t\mid x_{t-1},x_0)=q_\sigma(x_{t-1}\mid x_t,x_0)\,q(x_t\mid x_0)/q(x_{t-1}\mid x_0)$. Every factor contains $x_0$, and in general it does not cancel: at $\sigma=0$, for instance, $x_{t-1}$ and $x_0$ together determine $x_t$, and $x_{t-1}$ alone does not. So $x_t$ depends on $x_{t-1}$ *and* $x_0$, and the **inference** process, from data to noise, is not a Markov chain. Generation, which knows only $x_t$, still is a chain. The picture shows two members of the family for one pixel with $x_0=1$: $\sigma^2=\tilde\beta_t$, which gives back the chain of chapter 02 (called $\eta=1$, see 10.8), and $\sigma=0$ ($\eta=0$). The paths could hardly differ more; each vertical slice has the same law (right: the slice at $t=30$).
 
 # %%
 short = cosine_schedule(T=60)
@@ -137,7 +137,7 @@ derive("10.5", Expect(sp.log(q_end * q_steps / (p_end * p_steps * p_first)), fil
         "logarithm of a product; mean of a sum"), source="DDIM section 3.2")
 
 # %% [markdown]
-# The three terms of chapter 05 again. The prior (with $x_T$) contains neither $\sigma$ nor the network. In the middle the logarithm of the product is a sum over $t=2,\dots,T$. In each summand draw $x_t\sim q(x_t\mid x_0)$ first, and then $x_{t-1}$ with $x_t$ held fixed: an average over $x_t$ of a KL divergence. **Here is where the marginals come in.** The outer average runs over $q_\sigma(x_t\mid x_0)$, and we have just proved that this is the same law for every $\sigma$.
+# The three terms of chapter 05 again. The prior (with $x_T$) contains neither $\sigma$ nor the network. In the term with the two products, the logarithm is a sum over $t=2,\dots,T$. In each summand draw $x_t\sim q(x_t\mid x_0)$ first, and then $x_{t-1}$ with $x_t$ held fixed: an average over $x_t$ of a KL divergence. **Here is where the marginals come in.** The outer average runs over $q_\sigma(x_t\mid x_0)$, and we have just proved that this is the same law for every $\sigma$.
 #
 # The two Gaussians in the KL have *equal* variance $\sigma^2$, so it is the squared difference of their means over $2\sigma^2$ (chapter 01). How does it depend on the network? Both means are made from the same $x_t$, once with the true $\varepsilon$ and once with $\hat\varepsilon$. In the mean, a noise appears twice: in the guess, with the factor $-\sqrt{\bar\alpha_{t-1}}\sqrt{1-\bar\alpha_t}/\sqrt{\bar\alpha_t}$, and in the direction, with the factor $\sqrt{1-\bar\alpha_{t-1}-\sigma^2}$.
 
@@ -160,7 +160,7 @@ for eta in (0.4, 1.0):
     agrees(divergence, values, normal_kl(means[0], var, means[1], var))
 
 # %% [markdown]
-# The last lines compare the displayed divergence with `normal_kl` of the package's own two steps, at $\eta=0.4$ and $\eta=1$ (the step and $\eta$ come in the next section). So each term of the bound with $t\ge2$ is (a number that depends on $t$ and $\sigma$) × $\|\varepsilon-\hat\varepsilon\|^2$, averaged over $x_t\sim q(x_t\mid x_0)$. The reconstruction, at $t=1$, is a Gaussian around $\hat x_0$, so by (6.12) it is a constant plus a number times $\|\varepsilon-\hat\varepsilon\|^2$ too. In all, $L_\sigma$ is the loss we trained with, with other weights over $t$, plus a constant. This is DDIM Theorem 1. If the network can treat each $t$ on its own, the best answer does not depend on those weights: it is $\mathbb E[\varepsilon\mid x_t]$ for all of them (chapter 06). **One training serves every $\sigma$.** A real network shares its weights among all $t$, so this holds exactly only for a network without limits; that it holds well enough is an experience, not a theorem. And the argument needs $\sigma>0$: at $\sigma=0$ the number is infinite. The deterministic sampler is the limit of members that are covered, not a member itself.
+# The last lines compare the displayed divergence with `normal_kl` of the package's own two steps, at $\eta=0.4$ and $\eta=1$ (the step and $\eta$ come in the next section). So each term of the bound with $t\ge2$ is (a number that depends on $t$ and $\sigma$) × $\|\varepsilon-\hat\varepsilon\|^2$, averaged over $x_t\sim q(x_t\mid x_0)$. The reconstruction, at $t=1$, is by choice a Gaussian around $\hat x_0$ with some fixed variance (it belongs to $p_\theta$ only; (10.1) does not bind it), so by (6.12) it is a constant plus a number times $\|\varepsilon-\hat\varepsilon\|^2$ too. In all, $L_\sigma$ is the loss we trained with, with other weights over $t$, plus a constant. This is DDIM Theorem 1. If the network can treat each $t$ on its own, the best answer does not depend on those weights: it is $\mathbb E[\varepsilon\mid x_t]$ for all of them (chapter 06). **One training serves every $\sigma$.** A real network shares its weights among all $t$, so this holds exactly only for a network without limits; that it holds well enough is an experience, not a theorem. And the argument needs $\sigma>0$: at $\sigma=0$ the number is infinite. The deterministic sampler is the limit of members that are covered, not a member itself.
 #
 # Could we also skip times? Yes, by the same argument: nothing in (10.1) needs $t$ and $t-1$ to be neighbours. Read $s$ for $t-1$ everywhere, any $s<t$.
 
@@ -199,7 +199,7 @@ derive("10.10", sp.sqrt(bar_s) * guess + direction * eps_hat,
 #
 # ### By hand
 #
-# Ten lines, then the comparison with the package: neighbours and long jumps, three values of $\eta$, the last step included.
+# Five lines, then the comparison with the package: neighbours and long jumps, three values of $\eta$, the last step included.
 
 # %%
 def my_ddim_step(x_t, eps_hat, t, s, z, eta):
@@ -229,7 +229,7 @@ agrees(mean_with(eps_hat), values, ddim_step(schedule, x_now, e_now, 300, 299))
 agrees(tilde, values, reverse_variance(schedule, 300, 299, "posterior"))
 
 # %% [markdown]
-# And whole runs. The oracle of eight Gaussians on a ring plays the network, so nothing has to be trained. With the same generator, both samplers draw the same noises. At $\eta=1$ they must agree to float precision; at $\eta=0$ two runs must agree bit for bit.
+# And whole runs. The oracle of eight Gaussians on a ring plays the network, so nothing has to be trained. With the same generator, both samplers draw the same noises. At $\eta=1$ they must agree up to rounding; at $\eta=0$ two runs must agree bit for bit.
 
 # %%
 angles = torch.arange(8) * math.pi / 4
@@ -279,7 +279,7 @@ for ax, eta in zip(axes, (0.0, 1.0), strict=True):
 # %% [markdown]
 # ## Which times to visit
 #
-# With $S$ steps out of $T$ we need a **grid** $T\ge t_S>\dots>t_1>0$. Four ways are in use. The differences look like trifles. They are not: *leading* never visits $T$, so it starts with a network call at a time that does not belong to pure noise.
+# With $S$ steps out of $T$ we need a **grid** $T\ge t_S>\dots>t_1>0$. Four ways are in use. The differences look like trifles. They are not: *leading*, for $S<T$, never visits $T$, so it starts with a network call at a time that does not belong to pure noise.
 
 # %%
 fig, ax = plt.subplots(figsize=(7.5, 2))
@@ -387,13 +387,13 @@ assert distances["DDIM"][0] > 1.5 * digit_floor and distances["DDPM"][0] > 1.5 *
 # The dotted lines are what exact samples would give. Read the figures honestly.
 #
 # - With five steps both samplers are bad, and DDPM is the worse one. "Fewer steps without loss of quality" is false. The loss shrinks as steps are added.
-# - Between ten and twenty steps both curves go *through* the line, and then climb back to it from below. Below the line the clouds are too narrow. Why? The last step of a coarse grid jumps from $t=50$ straight to the guess $\mathbb E[x_0\mid x_t]$, and a mean has less spread than the data. DDIM climbs faster: at a hundred steps it is a tenth too narrow, DDPM with $\tilde\beta$ a sixth.
+# - In the left figure both curves go *through* the line between ten and twenty steps, and later climb back to it from below (DDPM only after fifty). Below the line the clouds are too narrow. One reason is the last step: with 20 steps it jumps from $t=50$ straight to the guess $\mathbb E[x_0\mid x_t]$, and a mean has less spread than the data. DDPM has a second one: $\tilde\beta$ adds too little at every step (chapter 09). DDIM is closer: at a hundred steps it is a tenth too narrow, DDPM with $\tilde\beta$ a sixth.
 # - A share off mode far *below* that of exact samples is therefore no success. It is the same lack of spread, seen from another side. One number alone would have misled us.
 # - On digits the picture is blurred: at $n=180$ the Fréchet distance is itself uncertain. Draw other real digits, and the floor moves by one or more (chapter 09 measured it). A bump or a crossing of the curves of that size means nothing, and from ten steps on we cannot tell the samplers apart. What is beyond doubt is the loss at five steps, and the trend.
 #
 # ## Walking up: inversion
 #
-# A deterministic path can be walked both ways. Read the step from $s$ up to $t$: the same formula, with the roles exchanged. One thing is missing on the way up. The step wants $\hat\varepsilon(x_t,t)$, and $x_t$ is what we are looking for. The usual answer is to use $\hat\varepsilon(x_s,t)$ instead, one step old. How wrong is that? Over a step of length $h$ the network's answer changes by something like $h$, and the step multiplies the answer by something like $h$. So one step is off by about $h^2$. There are about $1/h$ steps; over the whole path an error of about $h$ remains, that is, of first order. We measure that order: down after up, on a smooth mixture, with more and more steps.
+# A deterministic path can be walked both ways. Read the step from $s$ up to $t$: the same formula, with the roles exchanged. One thing is missing on the way up. The step wants $\hat\varepsilon(x_t,t)$, and $x_t$ is what we are looking for. The usual answer is to use $\hat\varepsilon(x_s,t)$ instead, one step old. How wrong is that? Over a step of length $h$ the network's answer changes by something like $h$, and the step multiplies the answer by something like $h$. So one step is off by about $h^2$. There are about $1/h$ steps; over the whole path an error of about $h$ remains, that is, of first order. We measure that order: down after up, on a smooth mixture, with more and more steps: let $x_0^{(S)}$ be where the way down ends, after the way up from $x_0$, with $S$ steps each.
 
 # %% tags=["proof"]
 smooth = GaussianMixture(torch.tensor([0.4, 0.6]), torch.tensor([[-1.0, 0.3], [0.8, -0.2]]), torch.tensor([0.3, 0.3]))
@@ -412,7 +412,7 @@ def invert(x, num_steps):
 points, sizes = smooth.sample(300, torch.Generator().manual_seed(12)), [125, 250, 500, 1000]
 back = [ddim_sample(smooth_model, schedule, x_T=invert(points, S), num_steps=S) for S in sizes]
 errors = [float((x - points).norm(dim=1).mean()) for x in back]
-distance = sp.Symbol(r"\mathbb{E}_{x_0}\lVert \hat{x}_0^{(S)} - x_0 \rVert")
+distance = sp.Symbol(r"\mathbb{E}_{x_0}\lVert x_0^{(S)} - x_0 \rVert")
 limit("10.11", distance, sp.Integer(0), sizes=sizes, measured=errors, order=1, tolerance=0.25)
 
 # %% [markdown]
@@ -420,7 +420,7 @@ limit("10.11", distance, sp.Integer(0), sizes=sizes, measured=errors, order=1, t
 #
 # ## Walking across: interpolation
 #
-# One start, one picture: so starts are an address book of pictures. What lies halfway between two addresses? Not their average. The average of two independent standard normals has too little variance, and the network has never seen such a start. Walk on an arc instead: $x(\theta)=\cos\theta\;a+\sin\theta\;b$.
+# One start, one picture: so starts are an address book of pictures. What lies halfway between two addresses? Not their average. The average of two independent standard normals has too little variance, and the network has never seen such a start. Walk on an arc instead: $x(\theta)=\cos\theta\;a+\sin\theta\;b$. (In the two equations the starts $a$ and $b$ are written $\varepsilon$ and $z$.)
 
 # %% tags=["proof"]
 theta = sp.Symbol(r"\theta", real=True)
@@ -445,7 +445,7 @@ show_rows({k: ddim_sample(mnist_model, trained.schedule, x_T=x, num_steps=25) fo
 print(f"variance of the start halfway: arc {float(arc[5].var()):.1f}, line {float(line[5].var()):.1f}")
 
 # %% [markdown]
-# The two rows differ less than the numbers let one fear: clipping $\hat x_0$ pulls the straight line back into the range of pictures. The arc is still the right habit. It costs nothing, and it gives the network only starts of the kind that it knows.
+# The two rows differ less than the numbers let one fear. We suspect the clipping of $\hat x_0$, which pulls the straight line back into the range of pictures; try it without. The arc is still the right habit. It costs nothing, and it gives the network only starts of the kind that it knows.
 
 # %% [markdown]
 # ### Play with it
@@ -496,7 +496,7 @@ assert wrong < 0.001 and 0.21 < right < 0.27
 # %% [markdown]
 # ### α where ᾱ belongs (M10)
 #
-# The DDIM paper writes $\alpha_t$ for what this course, with the DDPM paper, calls $\bar\alpha_t$. Who copies its formula into a DDPM program takes the wrong table. Nothing crashes.
+# The DDIM paper writes $\alpha_t$ for what this course, with the DDPM paper, calls $\bar\alpha_t$. Whoever copies its formula into a DDPM program takes the wrong table. Nothing crashes.
 
 # %%
 def with_alpha(x, e, t, s):
@@ -511,7 +511,7 @@ assert abs(wrong - 0.25) > 0.125
 # %% [markdown]
 # ### Fresh noise in the deterministic step (M11)
 #
-# Who writes `randn_like(x)` in the direction term, where the predicted $\hat\varepsilon$ belongs, has chosen $\sigma^2=1-\bar\alpha_s$: the other end of the family. For a known $x_0$ that would be legal. With a guess in its place each step throws away what the guess does not know, and a hundred steps throw away more than half of the spread.
+# Whoever writes `randn_like(x)` in the direction term, where the predicted $\hat\varepsilon$ belongs, has chosen $\sigma^2=1-\bar\alpha_s$: the other end of the family. For a known $x_0$ that would be legal. With a guess in its place each step throws away what the guess does not know, and a hundred steps throw away more than half of the variance.
 
 # %%
 rng = torch.Generator().manual_seed(16)
@@ -529,7 +529,7 @@ assert wrong < 0.15
 # %% [markdown]
 # ### The wrong neighbour (M27)
 #
-# Some programs do not pass $s$. They compute it as `t - T // S`. On a grid whose gaps are not all `T // S` this is another time than the next one visited. With $T=1000$ and $S=300$:
+# Some programs do not pass $s$. They compute it as `t - T // S`. On a grid whose gaps are not all `T // S` this is another time than the next one visited. (And a grid built with that stride has 334 times instead of 300.) With $T=1000$ and $S=300$:
 
 # %%
 grid = time_grid(1000, 300).tolist()
@@ -559,7 +559,7 @@ for eta, expected in ((1.0, 0.0), (0.0, float(late**0.5 - early**0.5 * ((1 - lat
 # The quality figure answers M14. One more number, for the smallest budget, with the oracle, so that no training can be blamed:
 
 # %%
-print(f"5 steps with the perfect denoiser: off-mode share at least 3 times the floor: {stray['DDIM'][0] > 3 * floor}")
+print(f"5 steps with the perfect denoiser: {stray['DDIM'][0]:.0%} off mode, exact samples {floor:.0%}")
 assert stray["DDIM"][0] > 3 * floor
 
 # %% [markdown]

@@ -15,6 +15,7 @@
 
 # %%
 import json
+import math
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -42,7 +43,7 @@ seeded = lambda k: torch.Generator().manual_seed(k)
 #
 # $$ p(y\mid x_t)=\frac{p(y)\;q(x_t\mid y)}{q(x_t)} \tag{16.1, definition} $$
 #
-# Here $q(x_t\mid y)$ is the density of noisy pictures of class $y$ alone, and $q(x_t)$ that of all. Near $t=0$ this classifier is sure of itself almost everywhere. Near $t=T$ it knows nothing and answers with $p(y)$, the share of the class. In between it leans.
+# Here $q(x_t\mid y)$ is the density of noisy pictures of class $y$ alone, and $q(x_t)$ that of all. Near $t=0$ this classifier is sure of itself almost everywhere (if the classes hardly overlap). Near $t=T$ it knows nothing and answers with $p(y)$, the share of the class. In between it leans.
 #
 # On a mixture everything is known. Three clouds, one class each, and we want the class on the upper right. The colour is the perfect $p(y\mid x_t)$, the arrows are the gradient of its logarithm.
 
@@ -87,10 +88,10 @@ derive("16.2", slope(q_fun * p_fun / share),
 # %% [markdown]
 # > **An image to keep.** A ship on its course, and a pilot who comes on board. The engine stays the same. The pilot only says "a little to starboard", at every moment, and the two arrows add. *Where the image breaks:* a pilot knows the harbour. Ours has a map for each kind of fog, and is only as good as that map. Trust it three times as much as it deserves, and the ship ends up in a corner of the harbour.
 #
-# The normaliser $\pi$ has dropped out. So far nothing is approximated. Now translate to noise. Chapter 06 found: score $=-\hat\varepsilon/\sqrt{1-\bar\alpha_t}$. Let $g=\nabla_{x_t}\log p(y\mid x_t)$. Multiply the sum of both arrows by $-\sqrt{1-\bar\alpha_t}$ to get the noise back:
+# The normaliser $\pi$ has dropped out. So far nothing is approximated. Now translate to noise. Chapter 06 found: score $=-\hat\varepsilon/\sqrt{1-\bar\alpha_t}$. Let $g=\nabla_{x_t}\log p(y\mid x_t)$, and write $\nabla\log q$ for the score of the unguided model. Multiply the sum of both arrows by $-\sqrt{1-\bar\alpha_t}$ to get the noise back:
 
 # %% tags=["proof"]
-score, g, s = sp.Symbol("s_t", real=True), sp.Symbol("g", real=True), sp.Symbol("s", positive=True)
+score, g, s = sp.Symbol(r"{\nabla\log q}", real=True), sp.Symbol("g", real=True), sp.Symbol("s", positive=True)
 derive("16.3", -sp.sqrt(1 - bar_t) * (score + g),
        (eps_hat - sp.sqrt(1 - bar_t) * g, "put in the score of the unguided model and multiply out"),
        given={score: -eps_hat / sp.sqrt(1 - bar_t)}, source="Dhariwal eq. 14")
@@ -135,7 +136,7 @@ print(f"3,000 samples: mean and standard deviation of the class to 0.02: {mean_o
 assert off < 1e-10 and mean_off < 0.02 and std_off < 0.02
 
 # %% [markdown]
-# No network was trained for this class. The unguided model and the classifier together *are* its model. Here are the ways of forty points, from the same noise.
+# No network was trained for this class. The unguided model and the classifier together *are* its model. Here are the paths of forty points, from the same noise.
 
 # %%
 start = torch.randn(40, 2, generator=seeded(5), dtype=torch.float64)
@@ -154,15 +155,15 @@ plt.show()
 # The paper begins with another form. Start from one reverse step, and ask for the law of $x_{t-1}$ when both $x_t$ *and* $y$ are known. By the definition of conditional probability it is $q(x_t\mid x_{t-1})\,q(x_{t-1}\mid y)/q(x_t\mid y)$. The first factor needs no $y$, because the forward noise is drawn without looking at labels. That is the only assumption. Write $K=q(x_t\mid x_{t-1})$ for it.
 
 # %% tags=["proof"]
-K, q_s, q_t = sp.symbols(r"K q(x_{t-1}) q(x_t)", positive=True)
-p_s, p_t = sp.Symbol(r"p(y\mid{}x_{t-1})", positive=True), sp.Symbol(r"p(y\mid{}x_t)", positive=True)
-of_y_s, of_y_t = sp.Symbol(r"q(x_{t-1}\mid{}y)", positive=True), sp.Symbol(r"q(x_t\mid{}y)", positive=True)
+K, q_s, q_t = (sp.Symbol(name, positive=True) for name in ("K", r"{q(x_{t-1})}", r"{q(x_t)}"))
+p_s, p_t = sp.Symbol(r"{p(y\mid x_{t-1})}", positive=True), sp.Symbol(r"{p(y\mid x_t)}", positive=True)
+of_y_s, of_y_t = sp.Symbol(r"{q(x_{t-1}\mid y)}", positive=True), sp.Symbol(r"{q(x_t\mid y)}", positive=True)
 derive("16.4", K * of_y_s / of_y_t,
        ((K * q_s / q_t) * p_s / p_t, "both densities of the class by (16.1); the share cancels"),
        given={of_y_s: q_s * p_s / share, of_y_t: q_t * p_t / share})
 
 # %% [markdown]
-# The bracket $K\,q(x_{t-1})/q(x_t)$ is the reverse step without a label. So: **the step with a label is the step without it, times the classifier at $x_{t-1}$**, up to the constant $p(y\mid x_t)$.
+# The factors $K\,q(x_{t-1})/q(x_t)$ are the reverse step without a label. So: **the step with a label is the step without it, times the classifier at $x_{t-1}$**, up to the constant $p(y\mid x_t)$.
 #
 # The model's step is a Gaussian with mean $\mu$ and variance $\sigma^2$. Times a classifier it is no Gaussian any more, and we cannot draw from it. Now comes the approximation, in three moves:
 #
@@ -175,7 +176,7 @@ mu = sp.Symbol(r"\mu", real=True)
 parabola = -((x_s - mu) ** 2) / (2 * sigma**2) + (x_s - mu) * g
 derive("16.5", parabola,
        (-(((x_s - mu) ** 2) - 2 * sigma**2 * g * (x_s - mu)) / (2 * sigma**2), "one fraction"),
-       (-((x_s - mu - sigma**2 * g) ** 2) / (2 * sigma**2) + sigma**2 * g**2 / 2, "complete the square; the last term has no x in it"),
+       (-((x_s - mu - sigma**2 * g) ** 2) / (2 * sigma**2) + sigma**2 * g**2 / 2, "complete the square; the term without x is a constant"),
        source="Dhariwal eq. 10")
 
 # %% [markdown]
@@ -226,7 +227,7 @@ bias = sp.Symbol(r"\mathbb{E}\,\lVert\mu+\sigma^2g-\mu(x_t\mid{}y)\rVert\,/\sqrt
 limit("16.6", bias, sp.Integer(0), sizes=sizes, measured=[errors[T]["shift, gradient at mu"] for T in sizes], order=1.5)
 
 # %% [markdown]
-# Smaller steps, but more of them. In units of $x$ one error is $T^{-3/2}\sqrt\beta$. As $\beta\sim1/T$, that is $T^{-2}$. There are $T$ of them, so about $T\cdot T^{-2}=1/T$ is left at the end of the chain. We look at it there, too: in a chain of $T$ steps, how many of 3,000 samples end up more than four standard deviations from the wanted cloud's centre? For the cloud itself it is 1 in 3,000.
+# Smaller steps, but more of them. In units of $x$ one error is $T^{-3/2}\sqrt\beta$. As $\beta\sim1/T$, that is $T^{-2}$. There are $T$ of them, so about $T\cdot T^{-2}=1/T$ is left at the end of the chain. We look at it there, too: in a chain of $T$ steps, how many of 3,000 samples end up more than four standard deviations from the wanted cloud's centre? For the cloud itself it is 1 in 3,000. (A count of strays is not the error itself, so do not expect $1/T$.)
 
 # %%
 def strays(T, form):
@@ -264,11 +265,11 @@ print("samples outside the class: mean shift worse than eps form at T = 5, 10, 2
 assert max(errors[T]["eps form"] for T in sizes) < 1e-12
 
 # %% [markdown]
-# The ε form has no point in the left picture: its error is zero up to rounding, at any $T$. The right picture shows the whole chain. At a few hundred steps nobody can tell the two apart. In few steps, and that is where one wants to be, the ε form is the better choice. It has another advantage: DDIM has no noise ($\sigma=0$), so the mean shift would shift by nothing.
+# The ε form has no point in the left picture: its error is zero up to rounding, at any $T$. The right picture shows the whole chain. From 40 steps on, 3,000 samples cannot tell the two apart. In few steps, and that is where one wants to be, the ε form is the better choice. It has another advantage: DDIM has no noise ($\sigma=0$), so the mean shift would shift by nothing.
 #
 # ## Turn it up: the scale
 #
-# In practice the gradient is multiplied by a number $s$, often far above 1. The classifier is to be obeyed "more". Which law has this score?
+# In practice the gradient is multiplied by a number $s$, often far above 1 (this $s$ is no time). The classifier is to be obeyed "more". Which law has this score?
 
 # %% tags=["proof"]
 derive("16.7", slope(q_fun * p_fun**s),
@@ -278,7 +279,7 @@ derive("16.7", slope(q_fun * p_fun**s),
 # %% [markdown]
 # So at each $t$ the guided model has the score of $q(x_t)\,p(y\mid x_t)^s$, normalised. With $s=3$ a point of which the classifier is 90 % sure counts $0.9^3=0.73$, one at 50 % counts $0.125$. The doubtful ones are pushed out. That is why samples become more typical, and less varied.
 #
-# It is tempting to read on: "so the samples at the end have the law $q(x_0)\,p(y\mid x_0)^s$". **They do not.** A sampler follows a *family* of laws, one for each $t$, and it ends at the last of them only if each is the diffused version of the one before. For $s=1$ that is so, by construction. For other $s$ the two operations do not commute: sharpen and then add noise, or add noise and then sharpen.
+# It is tempting to read on: "so the samples at the end have the law $q(x_0)\,p(y\mid x_0)^s$". **They do not.** A sampler follows a *family* of laws, one for each $t$, and it ends at the last of them, that of $t=0$, only if each is the diffused version of the next, less noisy one. For $s=1$ that is so, by construction. For other $s$ the two operations do not commute: sharpen and then add noise, or add noise and then sharpen.
 #
 # One case can be computed in full. Data $x_0\sim\mathcal N(0,1)$; the "label" is a noisy reading of $x_0$, the reading is 0, and it is so precise that it takes the variance from 1 down to $1-c$. Precision is one over variance. It went from 1 to $\frac1{1-c}$, so the reading added $\frac1{1-c}-1=\frac c{1-c}$. Precisions add, and $s$ multiplies what the reading adds:
 #
@@ -296,7 +297,7 @@ cases = [{s: a, c: b, bar_t: d} for a in (1.0, 1.5, 3.0, 10.0) for b in (0.1, 0.
 inequality("16.9", diffused, pointwise, cases=cases, equality={s: 1.0, c: 0.6, bar_t: 0.3})
 
 # %% [markdown]
-# All factors of the last line are positive for $s>1$, and one is zero at $s=1$. So with a scale above 1 the guided model's law is **too narrow at every noise level in between**; only at the ends, without noise ($\bar\alpha_t=1$) or without any picture left ($\bar\alpha_t=0$), do the two agree. A sampler that has been squeezed all the way arrives at something else. What the proof does not tell is what it arrives at; chapter 17 computes it on the same example (there the reading has error variance $r$, and $c=\frac1{1+r}$).
+# All factors of the last line of (16.8) are positive for $s>1$ and $0<\bar\alpha_t<1$, and one is zero at $s=1$. So in this example, with a scale above 1, the guided model's law is **too narrow at every noise level in between**; only at the ends, without noise ($\bar\alpha_t=1$) or without any picture left ($\bar\alpha_t=0$), do the two agree. A sampler that has been squeezed all the way arrives at something else. What the proof does not tell is what it arrives at; chapter 17 computes it on the same example (there the reading has error variance $r$, and $c=\frac1{1+r}$).
 #
 # We look. Two bells in one dimension, the right one is the class, $s=3$. In one dimension $q(x_0)\,p(y\mid x_0)^3$ can be summed on a grid.
 
@@ -328,7 +329,7 @@ assert further_out > 0.1
 #
 # ## Real digits
 #
-# On digits nobody gives us $p(y\mid x_t)$. We train a network for it: pictures $x_t$ and the time $t$ go in, ten logits come out. Training is ordinary classification, except that each picture is first made noisy at a random time. The course ships one, a small one. `python benchmarks/train_shipped.py noisy digits` makes it again. How good can it be? At $t=1000$ there is nothing to see. We measure the accuracy against $t$ on held-out digits, and beside it that of the shipped classifier of *clean* digits, which has 100 % at $t=0$.
+# On digits nobody gives us $p(y\mid x_t)$. We train a network for it: pictures $x_t$ and the time $t$ go in, ten logits come out. Training is ordinary classification, except that each picture is first made noisy at a random time. The course ships one, a small one. `python benchmarks/train_shipped.py noisy digits` makes it again. How good can it be? At $t=1000$ there is nothing to see. We measure the accuracy against $t$ on held-out digits, and beside it that of the shipped classifier of *clean* digits, which has 100 % on clean ones.
 
 # %%
 trained, data = load_model(shipped("digits")), digits()
@@ -428,17 +429,17 @@ assert by_scale[3.0]["hit"] > 0.95 > by_scale[1.0]["hit"] and by_scale[12.0]["re
 # Four things to read here.
 #
 # - **Scale 1 is not enough**: about 85 % of the wishes come true. With exact parts it would be all of them, as on the mixture. The missing 15 % measure how far our two networks are from exact. The scale covers for it.
-# - **Scale 2 or 3 is a good place**: 97 to 99 % obey, and the distance is at the floor or a little above it.
-# - **Beyond that, variety goes.** From scale 1 to 12 the recall falls by about a third. From 3 on the precision no longer gains, and the distance climbs to twice the floor. The samples become the textbook seven, again and again. That is (16.7) at work: doubtful pictures count less and less.
+# - **Scale 2 is a good place**: 97 % obey, the distance is at the floor, and precision and recall are within 0.04 of theirs. At scale 3 it is 99 %, but variety is already going.
+# - **The price is paid early.** Recall falls from 0.94 at scale 1 to 0.71 at scale 3, and only to 0.61 at 12. From 3 on the precision no longer gains, and the distance climbs to twice the floor. The samples become the textbook seven, again and again. That is (16.7) at work: doubtful pictures count less and less.
 # - **Half a push is worse than none**: at scale 0.5 the precision is at its lowest. A likely reason is that some digits are pushed off their own class and do not arrive at the other.
 #
-# The value below the floor at scale 1 means nothing: the wishes are spread evenly over the classes, real digits are not quite, and the floor's own spread is a quarter of it.
+# The value below the floor at scale 1 is no miracle. The floor's draws leave the class counts to chance; our wishes are spread evenly, and that is nearer to the held-out digits. Beside a floor with the same labels (chapter 17: about 0.5) every scale here lies above it. Besides, this floor's own spread is a quarter of it.
 #
 # ## The naive way: one model per class
 #
 # Why not simply train ten networks, one on the zeros, one on the ones, and so on? Then a seven is a sample of network seven. Nothing is approximated, no scale has to be chosen. For ten classes this is a fair question, and the answer must be measured.
 #
-# Equal conditions: the same small U-Net (16 channels), the same batch, the same optimiser, **1,200 training steps in total**. Either 1,200 steps for one network on all digits, or 120 for each of ten. The second way has ten times as many weights to store. The first also needs the noisy classifier, 1,500 steps of a network that costs a fraction. The same sampler for all, the same judge, $n=359$ (`python benchmarks/guided.py naive`). The last column is the median distance to the nearest training digit, that of held-out digits being 1: below 1 would mean copies (chapter 14).
+# Equal conditions: the same small U-Net (16 channels), the same batch, the same optimiser, **1,200 training steps in total**. Either 1,200 steps for one network on all digits, or 120 for each of ten. The second way has ten times as many weights to store. The first also needs the noisy classifier, 1,500 steps of a network that costs a fraction. The same sampler for all, the same judge, $n=359$ (`python benchmarks/guided.py naive`). The last column is the median distance to the nearest training digit, that of held-out digits being 1. *Far* below 1 would mean copies (chapter 14); a little below is what typical digits have.
 
 # %%
 naive = results["naive"]
@@ -454,7 +455,7 @@ floor = naive[rows[0]]
 print(f"{'floor':34s}{'':7s}{floor['Fréchet distance']['floor']:9.1f}{floor['precision']['floor']:7.2f}{floor['recall']['floor']:8.2f}{1:9.2f}")
 
 # %% [markdown]
-# **A draw.** One model per class obeys in about 97 % and is close to the floor, after 120 steps for each network. One network for all, guided at scale 3, obeys as often and is as close. Unguided, that same network is several floors away. So guidance did more than choose: on an undertrained network it also cleaned up. Probably the classifier had by then learned something about digits that the network had not. At scale 1 it does neither quite. In detail the two differ: guidance is ahead in precision, one model per class in recall.
+# **A draw.** One model per class obeys in about 97 % and is close to the floor, after 120 steps for each network. One network for all, guided at scale 3, obeys as often and is as close. Unguided, that same network is several floors away. So guidance did more than choose: on an undertrained network it also cleaned up. (A part of the unguided distance is class counts that nobody fixed.) Probably the classifier had by then learned something about digits that the network had not. At scale 1 it does neither quite. In detail the two differ: guidance is ahead in precision, one model per class in recall.
 #
 # If it is a draw, why does nobody train one model per class? Count what does not show in this table.
 #
@@ -512,7 +513,7 @@ for name, told in (("told t = 600", 600), ("told t = 1", 1)):
     print(f"{name:12s}: sure of its answer {float(p.max(1).values.mean()):.1f}, right {float((p.argmax(1) == labels).double().mean()):.1f}")
 
 # %% [markdown]
-# Told the time, it is as sure as it is right. Not told, it is far too sure. Now guide with the frozen one, at the same scale.
+# Told the time, its sureness is about right. Not told, it is far too sure. Now guide with the frozen one, at the same scale.
 
 # %%
 asked = torch.arange(200) % 10
@@ -524,17 +525,17 @@ show_rows({"told the time": noisy_guided[:10], "frozen at t = 1": clean_guided[:
 plt.show()
 
 # %% [markdown]
-# About one wish in six is lost (the wishes are 0 to 9, from left to right). That it still works so often has a reason: late in the chain little noise is left, and there the frozen guide is a good one. But by then the picture is decided, and a push comes as force.
+# More than one wish in ten is lost (the wishes are 0 to 9, from left to right). That it still works so often has a reason: late in the chain little noise is left, and there the frozen guide is a good one. But by then the picture is decided, and a push can only do violence to it.
 #
 # ### The guide is its own judge
 #
-# Guidance does to the guide what adversarial examples do: it looks for pictures that *this* network likes. So the guide's applause is worth nothing. Ask it about its own work at a large scale, and ask the judge.
+# Guidance does to the guide what adversarial examples do: it looks for pictures that *this* network likes. So the guide's applause is worth nothing. Ask the frozen guide about its own work at a large scale, and ask the judge.
 
 # %%
 pushed = draw_digits(asked, 12.0, seed=7, log_prob=frozen)
 with torch.no_grad():
     applause = float((noisy(pushed, torch.ones(200).long()).argmax(1) == asked).double().mean())
-print(f"clean guide at scale 12, n = 200: its own verdict is better than the judge's: {applause > hit_rate(pushed, asked)}")
+print(f"frozen guide at scale 12, n = 200: its own verdict is better than the judge's: {applause > hit_rate(pushed, asked)}")
 
 # %% [markdown]
 # ## Exercises
@@ -549,7 +550,7 @@ print(f"clean guide at scale 12, n = 200: its own verdict is better than the jud
 # %% [markdown] tags=["hint"]
 # **Hint 16.1**
 #
-# The classifier wants $x$ to grow. Does more $x$ mean more noise to be removed, or less?
+# The classifier wants $x$ to grow. A sampler subtracts the predicted noise. Must the prediction become larger for that, or smaller?
 
 # %% tags=["exercise"]
 guided_noise = ...
@@ -583,7 +584,7 @@ def shifted_mean(x_t, mu, std, gradient, scale):
 must_pass("16.2", shifted_mean)
 
 # %% [markdown]
-# **16.3 ★★** Data that are $+1$ or $-1$, equally often; the class is the sign. Write $\frac{d}{dx}\log p(y{=}{+}1\mid x_t=x)$ as a function of `x` and `bar`, which is $\bar\alpha_t$.
+# **16.3 ★★** Data that are $+1$ or $-1$, equally often; the class is the sign. Write $\frac{d}{dx}\log p(y{=}{+}1\mid x_t=x)$ as a function of `x` and `bar`, which is $\bar\alpha_t$. Both are plain numbers (`math.exp` is at hand).
 
 # %% [markdown] tags=["hint"]
 # **Hint 16.3**
@@ -601,8 +602,7 @@ check("16.3", pull_to_plus)
 # %% tags=["solution"]
 def pull_to_plus(x, bar):
     steepness = 2 * bar**0.5 / (1 - bar)
-    p = 1 / (1 + torch.tensor(-steepness * x).exp())
-    return float(steepness * (1 - p))
+    return steepness / (1 + math.exp(steepness * x))
 
 
 must_pass("16.3", pull_to_plus)

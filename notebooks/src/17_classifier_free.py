@@ -40,9 +40,9 @@ seeded = lambda k: torch.Generator().manual_seed(k)
 #
 # Let the network see the label: $\hat\varepsilon(x_t,t,y)$. Nothing else changes. The loss is the old one, so by chapter 06 the best answer is a mean, now over what is open when $x_t$ *and* $y$ are known. And by (13.2) this mean is a score, now that of the noisy pictures *of class $y$*:
 #
-# $$ \varepsilon(x_t,y)=\mathbb E[\varepsilon\mid x_t,y],\qquad \nabla\log p(x_t\mid y)=-\frac{\varepsilon(x_t,y)}{\sqrt{1-\bar\alpha_t}} \tag{17.1, definition} $$
+# $$ \varepsilon(x_t,y)=\mathbb E[\varepsilon\mid x_t,y],\qquad\text{so by (13.2)}\quad \nabla\log p(x_t\mid y)=-\frac{\varepsilon(x_t,y)}{\sqrt{1-\bar\alpha_t}} \tag{17.1, definition} $$
 #
-# Now hide the label of some training pictures. A coin decides, for each picture anew, and where it falls "hidden" the network gets a special label that means *none*. What should it answer there? It sees $x_t$ alone. With two classes, the picture is of the first with probability $p$ and of the second otherwise, where $p$ is $p(y{=}1\mid x_t)$. If it is of class $k$, the noise is $m_k$ on average, and scatters around that with $\sigma_k$. The network answers one number $a$:
+# Now hide the label of some training pictures. A coin decides, for each picture anew, and where it falls "hidden" the network gets a special label that means *none*. What should it answer there? It sees $x_t$ alone. With two classes, the picture is of the first with probability $p$ and of the second otherwise, where $p$ is $p(y{=}1\mid x_t)$. If it is of class $k$, the noise is $m_k$ on average, and scatters around that with $\sigma_k$: below it is $m_1+\sigma_1\varepsilon$ or $m_2+\sigma_2z$, with $\varepsilon$ and $z$ unit scatters. The network answers one number $a$:
 
 # %% tags=["proof"]
 p = unit("p")
@@ -54,7 +54,7 @@ derive("17.2", p * Expect((m_1 + s_1 * eps - a) ** 2, eps) + (1 - p) * Expect((m
        ((a - mean) ** 2 + p * (1 - p) * (m_1 - m_2) ** 2 + p * s_1**2 + (1 - p) * s_2**2, "complete the square in a"))
 
 # %% [markdown]
-# Only the first square depends on $a$. So the best answer is $p\,m_1+(1-p)\,m_2$, **the mean of the conditional answers over $p(y\mid x_t)$**. That is $\mathbb E[\varepsilon\mid x_t]$, the unconditional noise $\varepsilon(x_t)$. Two questions, one network: "what is the noise in this three?" and "what is the noise in this?" (CFG section 3.2). The second square is the price of not knowing the label. The proof needs the coin to be blind: if threes are hidden more often than sevens, the weights are no longer $p(y\mid x_t)$. (Exercise 17.6.)
+# Only the last square depends on $a$. So the best answer is $p\,m_1+(1-p)\,m_2$, **the mean of the conditional answers over $p(y\mid x_t)$**. That is $\mathbb E[\varepsilon\mid x_t]$, the unconditional noise $\varepsilon(x_t)$. Two questions, one network: "what is the noise in this three?" and "what is the noise in this?" (CFG section 3.2). The term $p(1-p)(m_1-m_2)^2$ is the price of not knowing the label. The proof needs the coin to be blind: if threes are hidden more often than sevens, the weights are no longer $p(y\mid x_t)$. (Exercise 17.6.)
 #
 # On a mixture both answers are known. Here are four clouds; the two upper ones are the class that we shall ask for. By hand: the mean of the answers of the two classes, weighted by Bayes' rule.
 
@@ -71,11 +71,11 @@ print("the answer to a hidden label = the mean of the conditional answers: True"
 # %% [markdown]
 # ## The classifier inside
 #
-# Two answers to one picture: what is their difference? Bayes' rule says $\log p(y\mid x_t)=\log p(x_t\mid y)+\log p(y)-\log p(x_t)$. The middle term does not depend on $x_t$, so its slope is 0. Write $q$ for the density of all noisy pictures, $q_y$ for that of class $y$, and $p$ for the share of the class. Then $p(y\mid x_t)=p\,q_y/q$, and
+# Two answers to one picture: what is their difference? Bayes' rule says $\log p(y\mid x_t)=\log p(x_t\mid y)+\log p(y)-\log p(x_t)$. The middle term does not depend on $x_t$, so its slope is 0. Write $q$ for the density of all noisy pictures, $q_y$ for that of class $y$, and $\pi$ for the share of the class. Then $p(y\mid x_t)=\pi\,q_y/q$, and
 
 # %% tags=["proof"]
 of_all, of_class = sp.Function("q", positive=True)(x_t), sp.Function("q_y", positive=True)(x_t)
-posterior = p * of_class / of_all  # p(y | x_t), by Bayes
+posterior = unit(r"\pi") * of_class / of_all  # p(y | x_t), by Bayes
 slope = lambda expr: sp.Derivative(sp.log(expr), x_t)
 equation("17.3", slope(posterior), slope(of_class) - slope(of_all))
 
@@ -143,7 +143,7 @@ torch.testing.assert_close(mine, classifier_guided(plain, log_p_upper, schedule,
 print("by hand = package = classifier guidance with the exact classifier: True")
 
 # %% [markdown]
-# A trained network needs two answers, so guidance costs twice the arithmetic. But it need not be two calls. Put $x_t$ twice into one batch, once with the label and once with "none". The scales 0 and 1 need one answer only, and get one, bit for bit. The network is the digit network of chapter 08 with one more table: for each label 0 to 9, and for "none" (label 10), a vector that is added to that of the time. It was trained with a fifth of the labels hidden.
+# From a trained network we need two answers, so guidance costs twice the arithmetic. But it need not be two calls. Put $x_t$ twice into one batch, once with the label and once with "none". The scales 0 and 1 need one answer only, and get one, bit for bit. The network is the digit network of chapter 08 with one more table: for each label 0 to 9, and for "none" (label 10), a vector that is added to that of the time. It was trained with a fifth of the labels hidden.
 
 # %%
 trained = load_model(shipped("digits-classes"))
@@ -239,7 +239,7 @@ agrees(guided, numbers, eps_to_score(schedule, pixel, 400, answer), tolerance=1e
 equation("17.10", gaussian_score(centre, width), right)
 
 # %% [markdown]
-# Lay the two side by side. Same shape, one difference: the denominator is $r+(1-\bar\alpha_t)$ in the guided score and $r+s\,(1-\bar\alpha_t)$ in the right one. At the end, $\bar\alpha_t=1$, they agree. That is why the picture "guidance samples $p(x)p(y\mid x)^s$" seems so natural. For $s=1$ they agree always. In between, **the guided pull is too strong, by nearly a factor $s$ if there is much noise and $r$ is small.**
+# Lay the two side by side. Same shape, one difference: the denominator is $r+(1-\bar\alpha_t)$ in the guided score and $r+s\,(1-\bar\alpha_t)$ in the right one. At the end, $\bar\alpha_t=1$, they agree. That is why the picture "guidance samples $p(x)p(y\mid x)^s$" seems so natural. For $s=1$ they agree always. In between, and for $s>1$, **the guided pull is too strong, by nearly a factor $s$ if there is much noise and $r$ is small.**
 #
 # Where does the error come from? Tilting multiplies densities, diffusing blurs them. *Blur, then tilt* is not *tilt, then blur*. Read it off the denominators. To trust the label $s$ times over is to have $s$ readings of one pixel. Their mean has the error $r/s$. But the doubt about the pixel itself, $1-\bar\alpha_t$, is the same for all readings, and no averaging removes it: together $r/s+(1-\bar\alpha_t)$, and times $s$ that is the right denominator. Guidance treats the doubt like the error, as if every reading came with a noise of its own, and averages it away.
 #
@@ -255,7 +255,7 @@ equation("17.11", sp.Derivative(g, bar_t), (g - (1 + s * bar_t / D) * g) / (2 * 
 # %% [markdown]
 # At $\bar\alpha=0$ the gap is 1, at $\bar\alpha=1$ it is $(r/(1+r))^{s/2}$. So **DDIM ends in the variance $\big(\frac r{1+r}\big)^s$**: each unit of $s$ multiplies the variance by the same factor. The law that was promised has $\frac r{r+s}$, which falls like $1/s$ only.
 #
-# DDPM walks the reverse SDE of chapter 13, with twice the pull of the score and with noise. In the same clock: $dx=[\tfrac12x+\text{score}]\frac{d\bar\alpha}{\bar\alpha}+\sqrt{d\bar\alpha/\bar\alpha}\,dB$, with fresh normal noise $dB$. Its mean $m$ and its variance $V$ obey
+# DDPM walks the reverse SDE of chapter 13, with twice the pull of the score and with noise. In the same clock: $dx=[\tfrac12x+\text{score}]\frac{d\bar\alpha}{\bar\alpha}+\sqrt{d\bar\alpha/\bar\alpha}\,dB$, with fresh normal noise $dB$. Its mean $m$ and its variance $V$ obey the two equations below. With $D=1+r-\bar\alpha$, SymPy confirms that $m=\frac{y}{\sqrt{\bar\alpha}}\big(1-(\frac{D}{1+r})^s\big)$ and $V=\frac{D-D^{2s}(1+r)^{1-2s}}{(2s-1)\,\bar\alpha}$ solve them (for $s\ne\frac12$).
 
 # %% tags=["proof"]
 m, V = sp.Function("m", real=True)(bar_t), sp.Function("V", positive=True)(bar_t)
@@ -265,7 +265,7 @@ equation("17.12", sp.Derivative(m, bar_t), (m / 2 + guided.subs(x_t, m)) / bar_t
 equation("17.13", sp.Derivative(V, bar_t), (1 - (1 + 2 * s * bar_t / D) * V) / bar_t, given={V: variance_of_ddpm})
 
 # %% [markdown]
-# Both solutions start at $\mathcal N(0,1)$ for $\bar\alpha\to0$. At $\bar\alpha=1$ the mean is $y\,\big(1-(\frac r{1+r})^s\big)$, and the variance is $\frac{1}{2s-1}\big(r-(1+r)\,(\tfrac r{1+r})^{2s}\big)$. For $s=1$ these are Bayes' numbers, and DDIM's are the same. For any other $s$ DDPM and DDIM draw from *different laws*, and neither is $p_s$. Here are all three, with $r=y=1$. The samplers are the package's, on the exact oracle; the start is a row of 2,000 quantiles of the normal law.
+# Both solutions start at $\mathcal N(0,1)$ for $\bar\alpha\to0$. At $\bar\alpha=1$ the mean is $y\,\big(1-(\frac r{1+r})^s\big)$, and the variance is $\frac{1}{2s-1}\big(r-(1+r)\,(\tfrac r{1+r})^{2s}\big)$. For $s=1$ these are Bayes' numbers, and DDIM's variance is the same (its mean we only measure). For any $s$ but 0 and 1 DDPM and DDIM draw from *different laws*, and neither is $p_s$. Here are all three, with $r=y=1$. The samplers are the package's, on the exact oracle; the start is a row of 2,000 quantiles of the normal law.
 
 # %%
 one_pixel, given_y = ExactGaussian(torch.zeros(1), torch.eye(1)), ExactGaussian(torch.tensor([0.5]), torch.tensor([[0.5]]))
@@ -290,7 +290,7 @@ assert abs(float(laws[3.0]["DDPM"].mean()) - 7 / 8) < 0.02 and abs(float(laws[3.
 agrees(gap_of_two**2, put | {s: 3}, laws[3.0]["DDIM"].var(), tolerance=0.004)
 
 # %% [markdown]
-# At $s=3$ the promised variance is ¼. DDIM gives an eighth, half of it, and DDPM about a fifth. The promised mean is 0.75; DDPM ends at 0.875, and DDIM at 1.0: *on* the label, as if the label had no error.
+# At $s=3$ the promised variance is ¼. DDIM gives an eighth, half of it, and DDPM about a fifth. The promised mean is 0.75; DDPM ends at 0.875, and DDIM at 1.0, *on* the label. That is an accident of these numbers: at $s=5$ it would end beyond the label, at 1.17.
 #
 # Two classes tell the same story. One pixel from $\mathcal N(-\frac12,\frac14)$ or $\mathcal N(\frac12,\frac14)$, the right one asked for. Left: the two scores at half noise, $\bar\alpha=0.5$; the right one was found on a grid, by blurring $p_3$. Right: where DDIM ends.
 
@@ -324,7 +324,7 @@ print(f"each sample is off by {float((ends - wanted_ends).abs().mean()):.2f} on 
 assert abs(float((ends - wanted_ends).abs().mean()) - 0.29) < 0.01 and float((guided_score - right_score)[middle].min()) > 0
 
 # %% [markdown]
-# The guided score lies above the right one everywhere: an extra push away from the other class, the stronger the nearer it is. At $s=3$ the samples end 0.29 too far to the right, more than half of a standard deviation of the class.
+# The guided score lies above the right one everywhere in the picture: an extra push away from the other class, the stronger the nearer it is. At $s=3$ the samples end 0.29 too far to the right, more than half of a standard deviation of the class.
 #
 # Is this a fault? It depends on what you want. As a way to sample $p_s$, guidance is wrong, and no smaller step will mend it. As a way to get samples *about which no classifier could have a doubt*, it does even more than it promised. Most people who turn the knob want the second.
 #
@@ -355,7 +355,7 @@ plt.show()
 #
 # ### Precision, recall and the scale
 #
-# A script has drawn one sample for each of the 359 held-out digits, asking for its label, at six scales and with three seeds (`benchmarks/guidance_scales.py`). The judge is the classifier shipped with the *other* digit network: it took no part in the drawing. The grey bands are the floors: real training digits in the place of samples, five draws, *with the same labels*. (A draw that leaves the class counts to chance has twice the distance. A fair floor gets what the samples get.) First we measure a part of it again, here and now, and compare.
+# A script has drawn one sample for each of the 359 held-out digits, asking for its label, at six scales and with three seeds (`benchmarks/guidance_scales.py`). The judge is the classifier shipped with the *other* digit network: it took no part in the drawing. The grey bands are the floors: real training digits in the place of samples, five draws, *with the same labels*. (A draw that leaves the class counts to chance has twice the distance. A fair floor gets what the samples get.) The *spread in a class* is the root mean square distance of the samples from the mean of their class, divided by that of the held-out digits. Points are means of three seeds, bars go from the lowest to the highest. First we measure a part of it again, here and now, and compare.
 
 # %%
 report = json.loads(Path("../benchmarks/results/guidance_scales.json").read_text())
@@ -392,7 +392,7 @@ print(f"{'s':>4} {'class asked for':>16} {'distance':>9} {'precision':>10} {'rec
 for size in report["scales"]:
     print(f"{size:4g} {hits[size]:16.3f} {distances[size]:9.2f} {sure[size]:10.2f} {covered[size]:7.2f} {spread[size]:18.2f}")
 total = report["n"] * len(report["seeds"])
-print(f"n = {total} samples a row; the chapter's scale is 2")
+print(f"n = {report['n']} samples for each of {len(report['seeds'])} seeds in a row")
 assert total > 1000 and hits[2.0] >= 0.95 and abs(hits[0.0] - 0.1) < 0.03 and min(distances, key=distances.get) == 1
 assert sure[2.0] > max(report["floors"]["precision"]) > min(report["floors"]["precision"]) > sure[8.0] and covered[2.0] < 0.72 < 0.85 < covered[1.0]
 
@@ -400,10 +400,10 @@ assert sure[2.0] > max(report["floors"]["precision"]) > min(report["floors"]["pr
 # Read it column by column.
 #
 # - **Class asked for:** 10 % without the label, which is chance; 99 % at $s=1$ already; all or all but one in a thousand from $s=2$ on. On these digits the label does nearly all the work. To be *obeyed* we need no guidance here.
-# - **Distance:** lowest at $s=1$, at about one and a half floors, and twice as large at $s=2$. No wonder: $s=1$ is the one scale at which the model tries to draw from the data.
+# - **Distance:** lowest at $s=1$, at about one and a half floors, and twice as large at $s=2$. No wonder: of the scales that use the label, $s=1$ is the one at which the model tries to draw from the data. ($s=0$ tries it too, but it leaves the class counts to chance, and only a fifth of the training pictures taught this answer.)
 # - **Precision:** at the floor for $s=1$, above it for 2 and 3. Guided digits are more typical than real ones.
-# - **Recall and spread** pay for that. A third of the real digits of a class have no sample near them any more (against a tenth that real digits leave uncovered, the floor), and the samples of a class lie a fifth closer together. (At $s=0$ the "class" is the label that was ignored, so that number means nothing.)
-# - **Beyond 3 it turns round.** At $s=8$ precision falls below the floor, recall and spread grow again, and even the distance falls. Is variety back? Two things could be to blame: 15 steps are few for so strong a pull, and $\hat x_0$ is cut to $[-1,1]$ at each of them. It is the cut. Sixty steps give the same numbers (tried, not shown). Without the cut, recall goes on falling:
+# - **Recall and spread** pay for that. A third of the real digits of a class have no sample near them any more (against a tenth that real digits leave uncovered, the floor), and the samples of a class lie a fifth closer together than real ones. (At $s=0$ the "class" is the label that was ignored, so that number means nothing.)
+# - **Beyond 3 it turns round.** At $s=8$ precision falls below the floor, recall and spread grow again, and even the distance falls. Is variety back? Two things could be to blame: 15 steps are few for so strong a pull, and $\hat x_0$ is cut to $[-1,1]$ at each of them. It is the cut. Without it, recall at $s=8$ lies below that of every clipped scale (one seed):
 
 # %%
 uncut = eyes.features(draw_digits(labels, 8.0, clip=False))
@@ -451,7 +451,7 @@ assert beyond[0] < 0.03 and beyond[1] > 0.2 and beyond[2] < 0.65 * beyond[1] and
 print("rescaling by 0.7 at least a third fewer pixels out of range, by 1 fewer still: True")
 
 # %% [markdown]
-# It brings most of the contrast back. Whether the digits are more varied for it, this number does not say.
+# The share 0.7 removes about half of the excess contrast, the share 1 about four fifths; 13 and 7 % of the pixels are still out of range. Whether the digits are more varied for it, this number does not say.
 #
 # ## Common mistakes
 #
@@ -483,7 +483,7 @@ for typed, meant in ((0.0, scale_from_w(0.0)), (1.0, scale_from_w(1.0))):
     assert share[1] > 0.95 and (share[0] < 0.25) == (typed == 0)
 
 # %% [markdown]
-# At $w=0$ the slip throws the label away. At $w=1$ it goes unnoticed here, since $s=1$ obeys the label as well, and only the recall would tell. Slips of this kind are found by a unit test at the two scales whose answers are known, and not by looking at pictures.
+# At $w=0$ the slip throws the label away. At $w=1$ it goes unnoticed here, since $s=1$ obeys the label as well, and only distance, recall and spread would tell. Slips of this kind are found by a unit test at the two scales whose answers are known, and not by looking at pictures.
 #
 # ### "Guidance makes the model better"
 #
