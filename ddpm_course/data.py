@@ -43,7 +43,7 @@ def check_images(x: Tensor, name: str = "images") -> Tensor:
     if not (math.isfinite(low) and math.isfinite(high)) or low < -1.001 or high > 1.001:
         raise DataError(f"{name} must lie in [-1, 1], got {low:.4g}..{high:.4g}; scale 0..255 by x / 127.5 - 1")
     if low >= 0 and high > 0:
-        raise DataError(f"{name} lies in [0, 1], got {low:.4g}..{high:.4g}; the course works in [-1, 1]: 2 * x - 1")
+        raise DataError(f"{name}: values in [0, 1], got {low:.4g}..{high:.4g}; the course works in [-1, 1]: 2 * x - 1")
     return x
 
 

@@ -168,7 +168,7 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     "bytes in the bound": (lambda: dc.vlb_terms(MODEL, SCHEDULE, BYTES), "x_0 must be a floating-point tensor"),
     "bytes as images": (lambda: check_images(BYTES), r"must be float in \[-1, 1\], got torch\.uint8; scale"),
     "0..255 images": (lambda: check_images(torch.tensor([0.0, 255.0])), r"got 0\.\.255; scale 0\.\.255 by x / 127\.5 - 1"),
-    "[0, 1] images": (lambda: check_images(torch.tensor([0.0, 1.0])), r"lies in \[0, 1\].*2 \* x - 1"),
+    "[0, 1] images": (lambda: check_images(torch.tensor([0.0, 1.0])), r"values in \[0, 1\].*2 \* x - 1"),
     "NaN images": (lambda: check_images(torch.tensor([float("nan"), 0.0])), "must lie in"),
     "no images": (lambda: check_images(torch.zeros(0, 1, 8, 8)), "is empty"),
     "checkpoint missing": (lambda: dc.load_model("/nowhere/run"), "no checkpoint 'model' in /nowhere/run.*train one, or see shipped"),

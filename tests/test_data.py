@@ -90,7 +90,7 @@ def test_images_in_another_range_are_refused() -> None:
     for bad, text in [
         (torch.zeros(2, dtype=torch.uint8), r"must be float in \[-1, 1\], got torch.uint8; scale"),
         (torch.tensor([0.0, 255.0]), r"scale 0\.\.255 by x / 127\.5 - 1"),
-        (torch.tensor([0.0, 0.7]), r"lies in \[0, 1\].*2 \* x - 1"),
+        (torch.tensor([0.0, 0.7]), r"values in \[0, 1\].*2 \* x - 1"),
         (torch.tensor([-1.0, float("nan")]), "must lie in"),
         (torch.tensor([-1.0, float("inf")]), "must lie in"),
         (torch.zeros(0), "is empty"),

@@ -134,7 +134,7 @@ def test_data_that_cannot_be_trained_on_is_refused() -> None:
         (Split(floats.double(), good.train.labels), "'mine' is torch.float64; give bytes"),
         (Split(good.train.images.long(), good.train.labels), "'mine' is torch.int64"),
         (Split(floats * 127.5 + 127.5, good.train.labels), r"must lie in \[-1, 1\]"),
-        (Split(floats.abs(), good.train.labels), r"lies in \[0, 1\]"),
+        (Split(floats.abs(), good.train.labels), r"values in \[0, 1\]"),
         (Split(floats.clone().index_fill_(0, torch.tensor([3]), float("nan")), good.train.labels), "must lie in"),
     ]:
         with pytest.raises(DataError, match=text):

@@ -98,7 +98,7 @@ GOOD = torch.zeros(80, 1, 8, 8).uniform_(-1, 1, generator=torch.Generator().manu
     [
         ((GOOD * 127 + 128).to(torch.uint8), DataError, r"samples must be float in \[-1, 1\]"),
         (GOOD * 127 + 128, DataError, "scale 0..255"),
-        (GOOD / 2 + 0.5, DataError, r"lies in \[0, 1\]"),
+        (GOOD / 2 + 0.5, DataError, r"values in \[0, 1\]"),
         (GOOD * float("nan"), DataError, "samples must lie in"),
         (GOOD[:, :, :6], ShapeError, "need one shape"),
         (GOOD[:30], DataError, "too few for 64 features"),

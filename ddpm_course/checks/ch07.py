@@ -93,7 +93,7 @@ EXERCISES = {
     ),
     "7.6": Exercise(
         answer=_stamp_by_stamp,
-        inputs=((3, 2), (4, 2), (5, 3)),
+        inputs=((3, 2), (4, 2), (5, 3), (5, 2), (2, 3)),
         hint="In a line, pixel r is covered by ceil((k - r) / s) stamps. The table is the product of the row's and the column's count.",
         wrong={
             "Counts multiply: each stamp in one direction meets each in the other.": lambda k, s: [

@@ -8,7 +8,12 @@ import torch
 from . import Exercise
 
 _TRIPLES = ((1.0, 0.0, 0.64), (0.0, 1.0, 0.64), (0.5, -1.2, 0.1), (-0.7, 0.4, 0.99))
-_GRADIENTS = ((torch.tensor([3.0, -4.0]), 1.0), (torch.tensor([0.3, 0.4]), 1.0), (torch.tensor([6.0, 0.0, 8.0]), 2.0), (torch.zeros(2), 1.0))
+_GRADIENTS = (
+    (torch.tensor([3.0, -4.0]), 1.0),
+    (torch.tensor([0.3, 0.4]), 1.0),
+    (torch.tensor([6.0, 0.0, 8.0]), 2.0),
+    (torch.zeros(2), 1.0),
+)
 _FLOORS = ((0.5, 1.0), (0.9, 0.5), (0.1, 2.0), (0.5, 0.2))
 
 

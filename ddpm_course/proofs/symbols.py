@@ -7,17 +7,24 @@ from collections.abc import Mapping
 import numpy as np
 import sympy as sp
 from sympy.printing.latex import LatexPrinter
+from sympy.printing.precedence import PRECEDENCE
 
 from ..errors import CourseError
 
 
 class _Printer(LatexPrinter):
-    """SymPy's LaTeX, except that a sum does not begin with a minus if it has a positive term: x - mu, not - mu + x."""
+    """SymPy's LaTeX, except that a sum does not begin with a minus if it has a positive term (x - mu, not - mu + x), and derivatives of products have brackets."""
 
     def _as_ordered_terms(self, expr: sp.Expr, order: str | None = None) -> list[sp.Expr]:
         terms = list(super()._as_ordered_terms(expr, order))
         first = next((k for k, term in enumerate(terms) if not term.could_extract_minus_sign()), 0)
         return [terms[first], *terms[:first], *terms[first + 1 :]]
+
+    def _print_Derivative(self, expr: sp.Derivative) -> str:
+        """With brackets around a product (a fraction needs none): without them one would read the derivative of its first factor."""
+        text, body = super()._print_Derivative(expr), self.parenthesize(expr.expr, PRECEDENCE["Mul"], is_neg=False, strict=True)
+        product = expr.expr.is_Mul and sp.fraction(expr.expr)[1] == 1 and text.endswith(body)
+        return rf"{text[: -len(body)]}\left({body}\right)" if product else text
 
 
 def latex(expr: sp.Expr) -> str:

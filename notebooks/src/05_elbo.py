@@ -61,7 +61,7 @@ plt.show()
 #
 # $$ q(x_{1:T}\mid x_0)=\prod_{t=1}^{T} q(x_t\mid x_{t-1}) \tag{5.1, definition} $$
 #
-# A product, because each step looks only at the one before (the Markov property, 1.26). The reverse process gives the density of the *whole* film, starting at its end. We *choose* it to be a chain as well: going back, each step looks only at the picture after it.
+# A product, because each step looks only at the one before (the Markov property, 1.35). The reverse process gives the density of the *whole* film, starting at its end. We *choose* it to be a chain as well: going back, each step looks only at the picture after it.
 #
 # $$ p_\theta(x_{0:T})=p(x_T)\prod_{t=1}^{T}p_\theta(x_{t-1}\mid x_t),\qquad p(x_T)=\mathcal N(0,I),\qquad p_\theta(x_{t-1}\mid x_t)=\mathcal N\big(\mu_\theta(x_t,t),\,\sigma_t^2 I\big) \tag{5.2, definition} $$
 #
@@ -98,7 +98,7 @@ p_rest, p_x_0 = density(r"p_\theta(x_{1:T}\mid x_0)", film), sp.Symbol(r"p_{\the
 slipped_in = sp.Mul(q_film / p_film, p_rest / q_film, evaluate=False)
 derive("5.3", -sp.log(p_x_0),
        (Expect(-sp.log(p_x_0), film), "a constant is its own mean"),
-       (Expect(sp.log(p_rest / p_film), film), "Bayes: film = first picture times the rest"),
+       (Expect(sp.log(p_rest / p_film), film), "product rule: film = first picture times the rest"),
        (Expect(sp.log(slipped_in), film), "multiply and divide by the guess"),
        (Expect(sp.log(q_film / p_film), film) - Expect(sp.log(q_film / p_rest), film),
         "logarithm of a product; turning the second fraction flips its sign"),
@@ -146,7 +146,7 @@ p_12, p_01 = density(r"p_\theta(x_1\mid x_2)", pair), density(r"p_\theta(x_0\mid
 derive("5.5", Expect(sp.log(q_10 * q_21 / (p_2 * p_12 * p_01)), pair),
        (Expect(sp.log(q_20 * q_120 / (p_2 * p_12 * p_01)), pair), "Bayes, given the first picture"),
        (Expect(sp.log(q_20 / p_2), pair) + Expect(sp.log(q_120 / p_12), pair) - Expect(sp.log(p_01), pair),
-        "logarithm of a product"),
+        "logarithm of a product; mean of a sum"),
        given={q_21: q_120 * q_20 / q_10}, source="Ho section 2 and appendix A")
 
 # %% [markdown]
@@ -188,7 +188,7 @@ p_3 = density("p(x_3)", triple)
 derive("5.6", Expect(sp.log(q_10 * q_21 * q_32 / (p_3 * p_23 * p_12 * p_01)), triple),
        (Expect(sp.log(q_30 * q_230 * q_120 / (p_3 * p_23 * p_12 * p_01)), triple), "Bayes twice; densities cancel"),
        (Expect(sp.log(q_30 / p_3), triple) + Expect(sp.log(q_230 / p_23), triple) + Expect(sp.log(q_120 / p_12), triple)
-        - Expect(sp.log(p_01), triple), "logarithm of a product"),
+        - Expect(sp.log(p_01), triple), "logarithm of a product; mean of a sum"),
        given={q_21: q_120 * q_20 / q_10, q_32: q_230 * q_30 / q_20})
 
 # %% [markdown]
@@ -221,11 +221,11 @@ derive("5.8", Expect(R_T - sp.log(p_T) - sp.log(p_0), film),
        given={R_T: sp.log(q_T) + S_T}, source="Ho section 2 and appendix A")
 
 # %% [markdown]
-# On the left stands $L$. On the right stand its three kinds of terms; the middle one is a sum over $t=2,\dots,T$. The proof uses the Markov property and the fact that the densities are positive, and nothing else. It does not need Gaussians, and it says nothing yet about how large the terms are.
+# On the left stands $L$. On the right stand its three kinds of terms; the one with $S_T$ is a sum over $t=2,\dots,T$. The proof uses the Markov property and the fact that the densities are positive, and nothing else. It does not need Gaussians, and it says nothing yet about how large the terms are.
 #
 # ## The three terms, and what each expectation runs over
 #
-# In (5.8) every expectation runs over the whole film. But each term mentions only one or two of its pictures. What is not mentioned can be left out, because its density integrates to 1. For the middle terms draw the two pictures in a clever order: first $x_t$ from $q(x_t\mid x_0)$, one jump of chapter 02, then $x_{t-1}$ from $q(x_{t-1}\mid x_t,x_0)$. An average over both is an average in two stages (the tower rule of chapter 01). The inner one runs over $x_{t-1}$ with $x_t$ held fixed, and $x_{t-1}$ is drawn from just the density that stands above in the fraction. So it is *exactly* a KL divergence. This gives Ho eq. 5:
+# In (5.8) every expectation runs over the whole film. But each term mentions only one or two of its pictures. What is not mentioned can be left out, because its density integrates to 1. For the terms of $S_T$ draw the two pictures in a clever order: first $x_t$ from $q(x_t\mid x_0)$, one jump of chapter 02, then $x_{t-1}$ from $q(x_{t-1}\mid x_t,x_0)$. An average over both is an average in two stages (the tower rule of chapter 01). The inner one runs over $x_{t-1}$ with $x_t$ held fixed, and $x_{t-1}$ is drawn from just the density that stands above in the fraction. So it is *exactly* a KL divergence. This gives Ho eq. 5:
 #
 # | term | formula | runs over |
 # |---|---|---|
@@ -271,7 +271,7 @@ assert abs(float((q_path * (q_path / rest).log()).sum()) - (L_whole - minus_log_
 print("prior + matching + reconstruction = L over all films: True;  gap = KL of the two completions: True")
 
 # %% [markdown]
-# Both assertions hold to twelve digits. So the three terms are no approximation, and no film was left out.
+# Both equalities hold to $10^{-12}$. So the three terms are no approximation, and no film was left out.
 #
 # ## Gaussians: every term in closed form
 #
@@ -299,7 +299,7 @@ axes[0].legend(loc="upper left")
 plt.show()
 
 # %% [markdown]
-# So with many steps a Gaussian is a good *shape*. Its variance then lies, on average and for data of variance at most 1, between two values that chapter 03 met (3.17 to 3.19): $\tilde\beta_t$, the posterior's, right if the data were a single point, and $\beta_t$, right if the data were $\mathcal N(0,I)$. For small steps these two nearly agree, so it matters little which one is taken. Fixing it leaves the mean as the one thing to learn, and the KL becomes very simple. Write $\tilde\mu$ and $\tilde\beta_t$ for mean and variance of the posterior, and $\sigma$ for $\sigma_t$, one pixel at a time. Put them into (4.10). The expectation runs over $x_{t-1}=\tilde\mu+\sqrt{\tilde\beta_t}\,\varepsilon$, that is, over $\varepsilon$:
+# So with many steps a Gaussian is a good *shape*. Its variance then lies, on average and for data of variance at most 1, between two values that chapter 03 met (3.24 to 3.26): $\tilde\beta_t$, the posterior's, right if the data were a single point, and $\beta_t$, right if the data were $\mathcal N(0,I)$. For small steps these two nearly agree, so it matters little which one is taken. Fixing it leaves the mean as the one thing to learn, and the KL becomes very simple. Write $\tilde\mu$ and $\tilde\beta_t$ for mean and variance of the posterior, and $\sigma$ for $\sigma_t$, one pixel at a time. Put them into (4.10). The expectation runs over $x_{t-1}=\tilde\mu+\sqrt{\tilde\beta_t}\,\varepsilon$, that is, over $\varepsilon$:
 
 # %% tags=["proof"]
 mu_q, mu_model = sp.symbols(r"\tilde{\mu} \mu_\theta", real=True)
@@ -319,7 +319,7 @@ log_ratio = log_normal(before, mu_q, beta_q) - log_normal(before, mu_model, sigm
 equation("5.9", Expect(log_ratio, e), step_kl, source="Ho section 3.2")
 
 # %% [markdown]
-# The first part is the squared distance of the two **means**, in units of $2\sigma_t^2$. The rest is a constant: the price for choosing $\sigma_t^2$ instead of $\tilde\beta_t$. No weight of the network changes it. So *minimising the KL between two conditionals means matching two means*. This is the whole step from "divergence" to "squared error". (The proof says what a wrong mean costs. It does not say that the right one can be known from $x_t$; in general it cannot.)
+# The part with $\mu_\theta$ is the squared distance of the two **means**, in units of $2\sigma_t^2$. The rest is a constant: the price for choosing $\sigma_t^2$ instead of $\tilde\beta_t$. No weight of the network changes it. So *minimising the KL between two conditionals means matching two means*. This is the whole step from "divergence" to "squared error". (The proof says what a wrong mean costs. It does not say that the right one can be known from $x_t$; in general it cannot.)
 #
 # One more substitution. The model imitates the posterior's formula and puts its own guess $\hat x_0(x_t,t)$ where $x_0$ belongs: $\mu_\theta = \text{(Ho eq. 7 with } \hat x_0)$. Then the part with $x_t$ is the same in both means and drops out:
 
@@ -554,7 +554,7 @@ plt.show()
 #
 # Right: the single matching terms, multiplied by $T$ and drawn over $t/T$. Dots, points and line lie nearly on one curve: with ten times the steps there are ten times as many terms, each about a tenth as large. The matching terms do **not** vanish in sum. A long chain reaches further to the left, to less noise, and pays more there; in return its reconstruction, which starts from less noise, costs less. Together they stay near the entropy. So do not read a matching term as "how wrong the network is": the oracle cannot be improved.
 #
-# What then is the excess, which does vanish? By (5.12) it compares the model's step with the true one, $q(x_{t-1}\mid x_t)$. For Gaussian data the true step is Gaussian, and its variance is $\beta_tv_{t-1}/v_t$ by (3.17), where $v_t=\bar\alpha_tc+1-\bar\alpha_t$ is the variance of $x_t$. (The same from this chapter's side: given $x_t$, the posterior says $x_{t-1}=w_tx_0+(\text{a part with }x_t)+\sqrt{\tilde\beta_t}\,z$, where $w_t=\sqrt{\bar\alpha_{t-1}}\beta_t/(1-\bar\alpha_t)$ is the weight of $x_0$ in Ho eq. 7. The two random parts are independent, so the variance is $w_t^2\operatorname{Var}(x_0\mid x_t)+\tilde\beta_t$. The cell below checks that both are one number.) The oracle's mean is right. So only the price of a wrong variance is left, $\frac12(\rho-1-\log\rho)$ with $\rho=v_{t-1}/v_t$ if $\sigma_t^2=\beta_t$.
+# What then is the excess, which does vanish? By (5.12) it compares the model's step with the true one, $q(x_{t-1}\mid x_t)$. For Gaussian data the true step is Gaussian, and its variance is $\beta_tv_{t-1}/v_t$ by (3.24), where $v_t=\bar\alpha_tc+1-\bar\alpha_t$ is the variance of $x_t$. (The same from this chapter's side: given $x_t$, the posterior says $x_{t-1}=w_tx_0+(\text{a part with }x_t)+\sqrt{\tilde\beta_t}\,z$, where $w_t=\sqrt{\bar\alpha_{t-1}}\beta_t/(1-\bar\alpha_t)$ is the weight of $x_0$ in Ho eq. 7. The two random parts are independent, so the variance is $w_t^2\operatorname{Var}(x_0\mid x_t)+\tilde\beta_t$. The cell below checks that both are one number.) The oracle's mean is right. So only the price of a wrong variance is left, $\frac12(\rho-1-\log\rho)$ with $\rho=v_{t-1}/v_t$ if $\sigma_t^2=\beta_t$.
 #
 # That explains the rate. Near $\rho=1$ this price is about $\frac14(\rho-1)^2$. With $T$ steps, $\rho-1$ is of the order $1/T$, its square of the order $1/T^2$, and there are $T$ such terms.
 #
@@ -567,7 +567,7 @@ for T in (1, 5, 20):
     for t in range(1, T + 1):
         bar, before, beta = (float(v) for v in (chain.alpha_bar[t], chain.alpha_bar[t - 1], chain.beta[t]))
         best.append(beta * (1 - before) / (1 - bar) + before * beta**2 / (1 - bar) ** 2 * float(left_over(chain, t)))
-        assert abs(best[t] - beta * (0.25 * before + 1 - before) / (0.25 * bar + 1 - bar)) < 1e-12  # (3.17)
+        assert abs(best[t] - beta * (0.25 * before + 1 - before) / (0.25 * bar + 1 - bar)) < 1e-12  # (3.24)
     prior, matching, end = expected(chain, variance=torch.tensor(best, dtype=torch.float64))
     x_T_law = data.diffused(float(chain.alpha_bar[T]))
     floor = normal_kl(x_T_law.mean, x_T_law.cov[0], 0.0, 1.0)
@@ -685,7 +685,7 @@ axes[1].legend(fontsize=9)
 plt.show()
 
 # %% [markdown]
-# The green line is flat. With its own variance in every direction a *single* step is already perfect for Gaussian data, and only the end is paid for. One scalar costs up to 38 nats more per digit at $T=1$; as $T$ grows, its price above the green line falls like $1/T$. This is the true job of the thousand steps: they make one number per step good enough. (Published remedies lie in between. Analytic-DPM computes the best scalar. Nichol section 3.1 lets a network choose a variance for each pixel, in the axes of the pixels, not in those of the data.) For pictures, which are no Gaussian, even the best covariance leaves an excess at small $T$, as the two humps above show.
+# The green line is flat. With its own variance in every direction a *single* step is already perfect for Gaussian data, and only the end is paid for. Even the best scalar costs 38 nats more per digit at $T=1$ ($\beta_t$ costs 54 more); as $T$ grows, the price above the green line falls, in the end like $1/T$. This is the true job of the thousand steps: they make one number per step good enough. (Published remedies lie in between. Analytic-DPM computes the best scalar. Nichol section 3.1 lets a network choose a variance for each pixel, in the axes of the pixels, not in those of the data.) For pictures, which are no Gaussian, even the best covariance leaves an excess at small $T$, as the two humps above show.
 #
 # ### Which part of the excess do the samples show?
 #
@@ -794,7 +794,7 @@ axes[0].legend(loc="upper left", fontsize=8, borderaxespad=0, handlelength=1)
 plt.show()
 
 # %% [markdown]
-# The dotted line is $x_t$, made with the unlucky noise $\varepsilon=-1$. Early ($t=5$) the pixel is plainly ink. The guess is right, and the bells differ in width only: $\beta_t$ against $\tilde\beta_t$. At $t=25$ the noise has just cancelled the signal. The model cannot tell ink from paper, guesses 0, and its bell sits to the left of the blue one. At $t=40$ it even believes in paper, but one step moves so little there that the bells nearly agree. At $t=50$ both are wide and it hardly matters what one guesses. Move the noise: a positive one makes the pixel easy, and the KL shrinks.
+# The dotted line is $x_t$, made with the unlucky noise $\varepsilon=-1$. Early ($t=5$) the pixel is plainly ink. The guess is right, and the bells differ in width only: $\beta_t$ against $\tilde\beta_t$. At $t=25$ the noise has just cancelled the signal. The model cannot tell ink from paper, guesses 0, and its bell sits to the left of the blue one. At $t=40$ it even leans to paper. The bells are shifted about as far as at $t=25$, but they are wider now, and the KL counts the shift in units of the width. At $t=50$ both are wide and it hardly matters what one guesses. Move the noise: a positive one makes the pixel easy, and the KL shrinks.
 
 # %%
 def draw_slider(t, noise, start):
@@ -904,7 +904,7 @@ ax.legend(ncols=3, loc="upper left")
 plt.show()
 
 # %% [markdown]
-# The same drift as with the Gaussian: from left to right the work moves out of the reconstruction into matching terms. But the *sum* hardly moves, and it does not fall with $T$. The model with one step stands level with the model of a thousand. Now look at what they draw, from the same start:
+# The same drift as with the Gaussian: from left to right the work moves out of the reconstruction into matching terms. But the *sum* hardly moves, and it does not fall with $T$. The model with one step stands level with the model of a thousand. The VAE of a few seconds, 4.2, stands in the same row: with its learnt encoder one latent does as well here as the chain. Now look at what those with up to 100 steps draw, from the same start:
 
 # %%
 from ddpm_course import clip_x_0
@@ -925,9 +925,9 @@ print("T = 1 and T = 1000 within 0.3 bits per dim: True;  the samples of T = 1 h
 print(f"knowing which of ten digits it is: worth {math.log(10) / (64 * math.log(2)):.2f} bits per dim")
 
 # %% [markdown]
-# So a good bound does not prove good samples either. One step draws the same grey average every time, and its bound is as good as any. How can that be? Bits count *every grey value of every pixel*, exactly. To know which of ten digits it is saves only 0.05 bits per dimension, and that is what an eye looks at first. Most of the bits go to the last details, at small $t$.
+# So a good bound does not prove good samples either. One step draws the same grey average every time, and its bound is as good as that of a thousand steps. How can that be? Bits count *every grey value of every pixel*, exactly. To know which of ten digits it is saves only 0.05 bits per dimension, and that is what an eye looks at first. Most of the bits go to the last details, at small $t$.
 #
-# And why does the sum not fall with $T$, as it did for the oracle? Two suspects: the fixed variance, and the network's errors. The first can be cleared in part. With $\sigma_t^2=\tilde\beta_t$ a matching term of $D$ pixels is $L_{t-1}=|\tilde\mu-\mu_\theta|^2/2\tilde\beta_t$ by (5.9). With the best $\sigma_t^2$ for the same means it would be $\frac D2\log(1+\frac2DL_{t-1})$ (differentiate by $\sigma_t^2$, or wait for exercise 5.7).
+# And why does the sum not fall with $T$, as it did for the oracle? Two suspects: the fixed variance, and the network's errors. How much the first is to blame can be measured in part. With $\sigma_t^2=\tilde\beta_t$ a matching term of $D$ pixels is $L_{t-1}=|\tilde\mu-\mu_\theta|^2/2\tilde\beta_t$ by (5.9). With the best $\sigma_t^2$ for the same means it would be $\frac D2\log(1+\frac2DL_{t-1})$ (differentiate by $\sigma_t^2$, or wait for exercise 5.7).
 
 # %%
 nats = {T: rulers[f"T = {T}"].matching.mean(0) for T in counts[1:]}
@@ -939,7 +939,7 @@ print("best scalar variance saves between 0.15 and 0.35 bits per dim at T = 1000
 print("ten of the 999 matching terms, t = 2..11, make more than a third of their sum: True")
 
 # %% [markdown]
-# So the variance explains a part, and the rest is left to the network. Ten times near the clean end carry over a third of all matching bits. There the bound multiplies each small error of $\hat x_0$ by a large number, and the training loss did not (chapter 06). A longer chain goes further into that region. (This is the likely reading, not a proof. On digits nobody knows the entropy.)
+# So the variance explains a part, and the rest is left to the network. Ten times near the clean end carry over a third of all matching bits. There the bound weighs an error of the network's answer (this one answers $v$, chapter 06) hundreds of times as much at $t=2$ as at middle $t$, and about fifty times as much at $t=11$; the training loss weighed all $t$ alike. A longer chain goes further into that region. (This is the likely reading, not a proof. On digits nobody knows the entropy.)
 #
 # Three rules to take along. Compare bounds of models only on the same data, with the same decoder. Use the bound for what it measures: surprise on held-out pictures (it found the memoriser out at once). And look at samples, or measure them, for what it does not (chapter 14). (Nine digits and one draw of the noise: read the figure to one decimal, no further.)
 
@@ -1018,13 +1018,13 @@ left.axhline(0, color="black", linewidth=0.7)
 left.set(xlabel="t", ylabel="nats", title="each term: mean ± std over films")
 left.legend(loc="upper right")
 for values, (_, _, label, color) in zip(single, rows, strict=True):
-    right.hist(values.numpy(), bins=60, range=(-120, 60), color=color, alpha=0.6, label=label)
+    right.hist(values.numpy(), bins=60, range=(-150, 150), color=color, alpha=0.6, label=label)
 right.set(xlabel="sum of the terms, estimated from one random t", title="same job, different spread", yscale="log")
 right.legend(fontsize=9)
 plt.show()
 
 # %% [markdown]
-# Each consistency term swings by about one nat from film to film (red band), each matching term by a small fraction of that (blue). Where does the advantage come from? From the inner average over $x_{t-1}$, which the KL does exactly. The obvious way has no inner average to offer; it judges one random pair.
+# Each consistency term swings by about one nat from film to film (red band), each matching term by a small fraction of that (blue). Where does the advantage come from? From the inner average over $x_{t-1}$, which the KL does exactly. The obvious way has no inner average to offer; it judges one random triple $x_{t-1},x_t,x_{t+1}$.
 #
 # In fairness: whoever *does* add up all terms of one film loses nothing with the obvious way. Its sum is the log ratio of (5.3) itself, and in a good model the noises of neighbouring terms cancel in it. The argument against it is about single terms, which is what one trains on.
 #
@@ -1192,7 +1192,7 @@ bits = 300 / math.log(2) / 64
 must_pass("5.6", bits)
 
 # %% [markdown]
-# **5.7 ★★★** The best fixed variance. The posterior has variance $\tilde\beta$. The model's mean is off: its mean squared error, averaged over all that is random, is $m$ for each pixel. Which $\sigma^2$ makes the expected matching term smallest, and how many nats does a pixel cost then? Return both numbers.
+# **5.7 ★★★** The best fixed variance. The posterior has variance $\tilde\beta$. The model's mean is off: its mean squared error, averaged over all that is random, is $m$ for each pixel. Which $\sigma^2$ makes the expected matching term smallest, and how many nats does a pixel cost then? Return both numbers, the variance first.
 
 # %% [markdown] tags=["hint"]
 # **Hint 5.7**

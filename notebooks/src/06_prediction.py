@@ -93,7 +93,7 @@ values = table_values(schedule, 300) | {x_t: 0.7, eps: -0.4}
 agrees(solved, values, eps_to_x_0(schedule, pixel, 300, e_pixel))
 
 # %% [markdown]
-# Put this $x_0$ into the posterior mean. Two facts about the tables are used: $\beta_t=1-\alpha_t$, and $\bar\alpha_t=\alpha_t\bar\alpha_{t-1}$. The second line looks worse than the first, but only for a moment. The factor of $x_t$ is $\big(\beta_t+\alpha_t(1-\bar\alpha_{t-1})\big)/\big(\sqrt{\alpha_t}(1-\bar\alpha_t)\big)$. Its bracket is $1-\alpha_t+\alpha_t-\bar\alpha_t=1-\bar\alpha_t$, which cancels. A plain $1/\sqrt{\alpha_t}$ remains. In the factor of $\varepsilon$, $\sqrt{\bar\alpha_{t-1}}/\sqrt{\bar\alpha_t}=1/\sqrt{\alpha_t}$ by the second fact, and that is all.
+# Put this $x_0$ into the posterior mean. Two facts about the tables are used: $\beta_t=1-\alpha_t$, and $\bar\alpha_t=\alpha_t\bar\alpha_{t-1}$. The expression after the first equals sign looks worse than the one we start from, but only for a moment. The factor of $x_t$ is $\big(\beta_t+\alpha_t(1-\bar\alpha_{t-1})\big)/\big(\sqrt{\alpha_t}(1-\bar\alpha_t)\big)$. Its bracket is $1-\alpha_t+\alpha_t-\bar\alpha_t=1-\bar\alpha_t$, which cancels. A plain $1/\sqrt{\alpha_t}$ remains. In the factor of $\varepsilon$, $\sqrt{\bar\alpha_{t-1}}/\sqrt{\bar\alpha_t}=1/\sqrt{\alpha_t}$ by the second fact, and that is all.
 
 # %% tags=["proof"]
 tables = {beta_t: 1 - alpha_t, bar_t: alpha_t * bar_s}
@@ -189,7 +189,7 @@ print(f"sum of all 999 weights of x_0: {float(drop.sum()):.0f};  from the two en
 #
 # $$ L_\text{simple}(\theta) = \mathbb E_{t,\,x_0,\,\varepsilon}\Big[\big\lVert \varepsilon - \varepsilon_\theta\big(\sqrt{\bar\alpha_t}\,x_0+\sqrt{1-\bar\alpha_t}\,\varepsilon,\ t\big)\big\rVert^2\Big] \tag{6.6, definition} $$
 #
-# This is Ho eq. 14, up to its range of $t$: the bound itself has at $t=1$ the reconstruction, and $L_\text{simple}$ treats that term like all others. Beside the matching terms, whose weight on $\lVert\varepsilon-\hat\varepsilon\rVert^2$ is $\frac{\beta_t^2}{2\sigma^2\alpha_t(1-\bar\alpha_t)}$ (6.4), it is a *reweighting*: the weight is 1 at every $t$, and the constants are gone.
+# This is Ho eq. 14, with its range of $t$. The bound itself has at $t=1$ the reconstruction, and $L_\text{simple}$ treats that term like all others. Beside the matching terms, whose weight on $\lVert\varepsilon-\hat\varepsilon\rVert^2$ is $\frac{\beta_t^2}{2\sigma^2\alpha_t(1-\bar\alpha_t)}$ (6.4), it is a *reweighting*: the weight is 1 at every $t$, and the constants are gone.
 #
 # Which variables does the expectation run over? Three: a time $t$ drawn uniformly, a picture $x_0$ drawn from the data, a noise $\varepsilon$ drawn from $\mathcal N(0,I)$. A training step draws all three afresh, for each picture of the batch. In code it is three lines. The package's `diffusion_loss` does the same, and takes the mean over the pixels in the place of their sum, which changes nothing but the scale:
 
@@ -216,7 +216,7 @@ early = {name: float(share[98]) for name, share in shares.items()}  # position 9
 print(f"share of the weight on t <= 100: bound {early['bound']:.2f}, L_simple {early['L_simple']:.2f}")
 
 # %% [markdown]
-# The blue and the orange curve differ only in the first few steps. The bound's weight falls by a factor of more than 20 within the first hundred steps, reaches its lowest point near $t=350$, and then rises a little. So the bound spends a third of its weight on the first tenth of the times, where pictures are nearly clean; $L_\text{simple}$ spends a tenth. That is right for coding every last grain of a pixel. It is wasteful if you want good-looking pictures, because what a picture *shows* is decided at middle and large $t$. Leaving out the weight moves the attention there.
+# The blue and the orange curve differ only in the first few steps. The bound's weight falls by a factor of more than 20 within the first hundred steps, reaches its lowest point near $t=350$, and then doubles again until $t=T$. So the bound spends a third of its weight on the first tenth of the times, where pictures are nearly clean; $L_\text{simple}$ spends a tenth. That is right for coding every last grain of a pixel. It is wasteful if you want good-looking pictures, because what a picture *shows* is decided at middle and large $t$. Leaving out the weight moves the attention there.
 #
 # Does a different weight lead to a different answer? For a network that could represent any function: no. Each $(x_t,t)$ has its own best answer, and any positive weight leaves that answer where it is. For a real network, which must share its capacity among all $t$: yes, the weight says where it may be sloppy.
 
@@ -290,7 +290,7 @@ x_0_many, e_many, x_many = cloud(250)
 mean, count = strips(x_many, e_many, edges)
 exact, _ = strips(x_many, line_oracle(x_many, torch.full((len(x_many),), 250)), edges)
 full = count > 80
-assert float(((mean - exact).abs() * count.sqrt())[full].max()) < 4  # 4 standard errors, as the sd is at most 1
+assert float(((mean - exact).abs() * count.sqrt())[full].max()) < 4  # about 4 standard errors or more, as the sd is at most about 1
 print(f"{int(full.sum())} strips, largest distance below 0.2: {float((mean - exact)[full].abs().max()) < 0.2}")
 
 # %% [markdown]
@@ -342,7 +342,7 @@ agrees((eps - sp.sqrt(1 - bar_t) * x_t) / sp.sqrt(bar_t), values, eps_to_v(sched
 agrees((sp.sqrt(bar_t) * x_t - x_0) / sp.sqrt(1 - bar_t), values, x_0_to_v(schedule, pixel, 300, e_pixel))
 
 # %% [markdown]
-# Equation 6.11 says that a rotation keeps lengths. If data and noise both have variance 1, then $v$ has variance 1 at *every* $t$: a target of constant size, pleasant for a network.
+# Equation 6.11 says that a rotation keeps lengths. If data and noise are independent, both with mean 0 and variance 1, then $v$ has variance $\bar\alpha_t+(1-\bar\alpha_t)=1$ at *every* $t$: a target of constant size, pleasant for a network.
 #
 # One more thing comes for free. Each conversion is a straight line in the predicted value, at fixed $x_t$. A mean of points on a line stays on the line. So converting the conditional mean of $\varepsilon$ gives exactly the conditional means of $x_0$ and of $v$. All languages have the *same* perfect answer.
 #
@@ -369,11 +369,11 @@ equation("6.14", (x_0 - x_0_hat) ** 2, (1 - bar_t) * (v - v_hat) ** 2, given=of_
 # | $x_0$ | $\frac{1-\bar\alpha_t}{\bar\alpha_t}$ | 1 | $1-\bar\alpha_t$ |
 # | $v$ | $\frac1{\bar\alpha_t}$ | $\frac1{1-\bar\alpha_t}$ | 1 |
 #
-# The true weight of the bound, half the drop of the SNR on $x_0$, is therefore $\frac12(\mathrm{SNR}_{t-1}-\mathrm{SNR}_t)/\mathrm{SNR}_t$ on $\varepsilon$. "Predicting $x_0$ with an unweighted loss" is therefore *not* $L_\text{simple}$ in other words. It is another weighting.
+# With $\sigma^2=\tilde\beta_t$ the weight of the bound, half the drop of the SNR on $x_0$, is therefore $\frac12(\mathrm{SNR}_{t-1}-\mathrm{SNR}_t)/\mathrm{SNR}_t$ on $\varepsilon$. "Predicting $x_0$ with an unweighted loss" is therefore *not* $L_\text{simple}$ in other words. It is another weighting.
 #
 # ## By hand
 #
-# Three conversions, the mean and the weight, one line each. We compare with the package at the first, an early, a middle and the last time.
+# One conversion, the mean and the weight, written by hand, and $v$ from its definition. We compare with the package at the first, an early, a middle and the last time.
 
 # %%
 bar, T = schedule.alpha_bar, 1000
@@ -433,7 +433,7 @@ for name, value in (("eps", e), ("x_0", x), ("v", v_now)):
 print("all roads lead to the same eps: True")
 
 # %% [markdown]
-# Then the exchange rates: one error, priced in three currencies, must cost the same. And a weight that people really use, min-SNR, has three forms in the package (it caps the $x_0$ weight at 5, so that the nearly clean pictures do not dominate). By the rates they must be the same loss.
+# Then the exchange rates: one error, priced in three currencies, must cost the same. And a weight that people really use, min-SNR, has three forms in the package (in the currency $x_0$, $L_\text{simple}$ has the weight $\mathrm{SNR}(t)$, by the table; min-SNR takes $\min(\mathrm{SNR}(t),5)$ instead, so that the nearly clean pictures do not dominate). By the rates they must be the same loss.
 
 # %%
 wrong_eps = e + 0.1 * torch.randn(e.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
@@ -530,7 +530,7 @@ for ax, t in zip(axes, (40, 150, 400), strict=True):
     ax.grid(False)
 
 # %% [markdown]
-# Blue: the density of $x_t$. Red: its score, with long arrows shortened. At $t=40$ each of the eight heaps pulls in its own neighbourhood. At $t=150$ the heaps have merged into a ring. At $t=400$ there is one hill, and all arrows point to its middle. Go through the panels from right to left and follow the arrows; that is what a sampler does: first find the data at all, then the ring, then one heap.
+# Blue: the density of $x_t$. Red: its score (the arrows are squeezed, long ones more than short ones: read their direction). At $t=40$ each of the eight heaps pulls in its own neighbourhood. At $t=150$ the heaps have merged into a ring. At $t=400$ there is one hill, and all arrows point to its middle. Go through the panels from right to left and follow the arrows; that is what a sampler does: first find the data at all, then the ring, then one heap.
 
 # %% [markdown]
 # ## Train one in each language
@@ -595,9 +595,9 @@ axes[1].legend()
 plt.show()
 
 # %% [markdown]
-# Left: every curve falls quickly and then lies down *on its floor*, not on 0. Three losses, three different floors: comparing "0.35 for $\varepsilon$" with "0.83 for $v$" says nothing about which network is better. Right: the floor depends strongly on $t$. Follow the blue curve. At small $t$ it is close to 1: nobody can tell a little noise from the scatter inside a heap. It dips near $t=120$, where the noise is wider than a heap but the heaps are still apart. It rises again where heaps overlap, since now one must guess *which* heap. At large $t$ it goes to 0, because the input *is* the noise. For $x_0$ the floor only rises.
+# Left: every curve falls quickly and then lies down *on its floor*, not on 0. Three losses, three different floors: comparing "0.35 for $\varepsilon$" with "0.83 for $v$" says nothing about which network is better. Right: the floor depends strongly on $t$. Follow the blue curve (at small $t$ it lies under the green one, since there $v\approx\varepsilon$). At $t\to0$ it goes to 1: nobody can tell a little noise from the scatter inside a heap. It dips a little above $t=100$, where the noise is wider than a heap but the heaps are still apart. It rises again where heaps overlap, since now one must guess *which* heap. At large $t$ it goes to 0, because the input *is* the noise. For $x_0$ the floor only rises.
 #
-# So: the loss stops falling because it has arrived. It can reach 0 only if $x_t$ determines $\varepsilon$, that is, if the data are a single point. The next cell measures the decomposition. The training loss and "floor + distance to the oracle" agree, since the mixed term has mean zero.
+# So: the loss stops falling because it has arrived. It can reach 0 only if $x_t$ determines $\varepsilon$, that is, if the data are a single point. The next cell measures the decomposition. The loss on the evaluation set and "floor + distance to the oracle" agree, since the mixed term has mean zero.
 
 # %%
 @torch.no_grad()
@@ -616,7 +616,7 @@ for name in trained:
 # %% [markdown]
 # ### Which language is best?
 #
-# Compare in one currency: the squared distance of $\hat x_0$ from the perfect $\hat x_0$. This is an *excess*, so 0 is perfect. Below it the samples, drawn by the deterministic sampler of chapter 10 in 50 steps.
+# Compare in one currency at a time: left the squared distance of $\hat x_0$ from the perfect $\hat x_0$, right that of $\hat\varepsilon$ from the perfect $\hat\varepsilon$. Both are an *excess*, so 0 is perfect. This is an *excess*, so 0 is perfect. Below it the samples, drawn by the deterministic sampler of chapter 10 in 50 steps.
 
 # %%
 fig, (ax, right) = plt.subplots(1, 2, figsize=(10, 3.2))
@@ -649,7 +649,7 @@ plt.show()
 # %% [markdown]
 # The curves show what 6.12 promised. In $\hat x_0$, the $\varepsilon$ network is excellent at small $t$ and hopeless near $t=T$. In $\hat\varepsilon$, the $x_0$ network is poor at small $t$. The $v$ network is good at both ends.
 #
-# The samples show what it costs. On this schedule $\sqrt{\bar\alpha_T}$ is about $5\cdot10^{-5}$. The first step divides a small $\varepsilon$ error by it, the point is thrown far away, and it never comes back: the second panel is nearly empty. The $x_0$ network smears the heaps along the ring, because its answer is coarse at small $t$, where the last details are decided. The $v$ network has neither trouble. The cure in the last panel is the one that published samplers use with $\varepsilon$ networks. Clip $\hat x_0$ to the range where data can be, and derive $\hat\varepsilon$ again from it.
+# The samples show what it costs. On this schedule $\sqrt{\bar\alpha_T}$ is about $5\cdot10^{-5}$. The first step divides a small $\varepsilon$ error by it, the point is thrown far away, and it never comes back: the second panel is nearly empty. The $x_0$ network smears the heaps along the ring, because its answer is coarse at small $t$, where the last details are decided. The $v$ network has neither trouble, only a few strays. The cure in the last panel is the one that published samplers use with $\varepsilon$ networks. Clip $\hat x_0$ to the range where data can be, and derive $\hat\varepsilon$ again from it.
 #
 # Two honest limits. On the *linear* schedule the $\varepsilon$ network needs no such help: there $\sqrt{\bar\alpha_T}$ is more than a hundred times larger. And 600 steps on a toy rank nothing for large networks; published models of all three kinds work well.
 
@@ -721,7 +721,7 @@ for t in (2, 300, 600, 1000):
     print(f"t = {t:4d}: {outside:.0%} of pixels outside, mean changes by up to {change:.0e}; eps derived again: equal")
 
 # %% [markdown]
-# Even a network that is off by only 0.1 leaves $[-1,1]$ at many pixels, since half of a digit's pixels are exactly $-1$. The end of each line shows the way to have both. Clip $\hat x_0$, compute the $\hat\varepsilon$ that belongs to it, and hand *that* to the formula of equation 11. This is what `clip_x_0` does, and it works for every sampler, DDIM included.
+# Even a network that is off by only 0.1 leaves $[-1,1]$ at many pixels, since half of a digit's pixels are exactly $-1$. At $t=1000$ it is nearly all of them: there the rate (6.12) makes an error of 16 out of the 0.1. The end of each line shows the way to have both. Clip $\hat x_0$, compute the $\hat\varepsilon$ that belongs to it, and hand *that* to the formula of equation 11. This is what `clip_x_0` does, and it works for every sampler, DDIM included.
 
 # %% [markdown]
 # ## Common mistakes
@@ -749,7 +749,7 @@ assert miss > 0.2 and float(x.std()) > 1e10 and hits(good) > 0.95
 # %% [markdown]
 # ### "ε is the noise that was added in this step" (M16)
 #
-# It is the *total* noise since $x_0$, normalised to variance 1. The noise of step $t$ is one small part of it. How small? Chapter 02 built the total from the old total $\bar\varepsilon_{t-1}$ and the step's noise $\varepsilon_t$. Both have variance 1, so their correlation is the expectation of the product.
+# It is the *total* noise since $x_0$, normalised to variance 1. The noise of step $t$ is one small part of it. How small? Chapter 02 built the total from the old total $\bar\varepsilon_{t-1}$ and the step's noise $\varepsilon_t$. The new total and the step's noise both have mean 0 and variance 1, so their correlation is the expectation of their product.
 
 # %% tags=["proof"]
 from ddpm_course.proofs import normal

@@ -32,7 +32,7 @@ from ddpm_course.checks import check, must_pass
 from ddpm_course.data import digits, mnist5k
 from ddpm_course.models.blocks import Downsample, ResBlock, Upsample, timestep_embedding
 from ddpm_course.plots import BLUE, GREEN, ORANGE, curves, show_images, show_rows, style
-from ddpm_course.prediction import as_eps_model, clip_x_0, eps_to_x_0
+from ddpm_course.prediction import as_eps_model, clip_x_0, eps_to_x_0, v_to_eps
 from ddpm_course.proofs import Expect, agrees, derive, equation, normal
 from ddpm_course.widgets import explore, slider
 
@@ -59,7 +59,7 @@ plt.show()
 # %% [markdown]
 # ## Why this shape: near and far
 #
-# How far must a denoiser look? There is a case in which the best one is known exactly: data from a Gaussian. We give a Gaussian the mean and the covariance of the digits. It is only a rough model of digits, but its perfect denoiser is a formula (chapter 06), so we can ask it which pixels of $x_t$ it uses for *one* pixel of its answer. The gradient $\partial \hat x_0[\text{pixel}]/\partial x_t$ tells: large where a pixel matters, zero where it is ignored.
+# How far must a denoiser look? There is a case in which the best one is known exactly: data from a Gaussian. We give a Gaussian the mean and the covariance of the digits. It is only a rough model of digits, but its perfect denoiser is a formula (the oracle of chapter 05), so we can ask it which pixels of $x_t$ it uses for *one* pixel of its answer. The gradient $\partial \hat x_0[\text{pixel}]/\partial x_t$ tells: large where a pixel matters, zero where it is ignored.
 
 # %%
 def influence(model, x_t, t, row=3, col=4):
@@ -88,7 +88,7 @@ for ax, (t, share) in zip(axes, oracle.items(), strict=True):
     ax.grid(False)
 
 # %% [markdown]
-# With little noise the best denoiser hardly looks beyond the pixel itself. With much noise a single pixel says nothing, and it must ask the whole picture: what kind of digit is this, is it upright, where is the stroke? So a good network needs **local detail and a global view at once**, and which of them counts depends on $t$.
+# With little noise the best denoiser hardly looks beyond the pixel itself. With much noise a single pixel says little, and it must ask the whole picture: what kind of digit is this, is it upright, where is the stroke? So a good network needs **local detail and a global view at once**, and which of them counts depends on $t$.
 
 # %%
 shares = [near(share) for share in oracle.values()]
@@ -102,7 +102,7 @@ print("the more noise, the less of the answer comes from the neighbourhood:", sh
 #
 # > **Cleaning a window.** To clean a window you step back to see where the streaks are, and step close to wipe one off. You do it in many rounds; each makes the window a little clearer. *Where it breaks:* behind a window there is a real view, and every cleaner finds the same one. Behind pure noise there is none. The network does not uncover a picture, it makes one up that is plausible.
 #
-# Here is the course's network for 8×8 digits, drawn from the object itself. The next cell lists its blocks with the size of their maps.
+# Here is the course's network for 8×8 digits, drawn from the object itself. The next cell collects its blocks with the size of their maps.
 
 # %%
 def blocks_of(net):
@@ -247,7 +247,7 @@ torch.testing.assert_close(silu(my_group_norm(x, norm)), F.silu(norm(x)), rtol=1
 print("group norm and SiLU by hand = torch: True")
 
 # %% [markdown]
-# Why not the better known *batch* norm? Because it takes the mean over the pictures of a batch. In a batch here every picture has another $t$, so the clean ones would be normalised with the noise of the others; and while sampling, the answer for one picture would depend on its neighbours. Group norm looks at each picture alone. We check it: exchange the second picture, and the answer for the first must not move by a single bit.
+# Why not the better known *batch* norm? Because it takes the mean over the pictures of a batch. In a batch here every picture has another $t$, so the clean ones would be normalised with the noise of the others; and while sampling (in `eval` mode) it would use averages collected in training, one mean and one variance for all noise levels together. In training mode the answer for one picture depends on its neighbours; the cell shows it. Group norm looks at each picture alone. We check it: exchange the second picture, and the answer for the first must not move by a single bit.
 
 # %%
 other = torch.cat([x[:1], 100 * x[1:]])
@@ -273,7 +273,7 @@ agrees(sigmoid(u) * (1 + u * (1 - sigmoid(u))), {u: 0.7}, slope)
 # %% [markdown]
 # ## The residual block
 #
-# Now the brick of which the whole network is built. Norm, bend, 3×3 convolution; add the time; norm, bend, (dropout,) 3×3 convolution; and at the end **add the input itself**. With $e$ for the time vector, $P$ for the identity or, where the channels change, a 1×1 convolution:
+# Now the brick of which the whole network is built. Norm, bend, 3×3 convolution; add the time; norm, bend, (dropout,) 3×3 convolution; and at the end **add the input itself**. With $e$ for the time vector, $W,b$ for the block's own linear layer, $P$ for the identity or, where the channels change, a 1×1 convolution:
 #
 # $$ \mathrm{Res}(x,e) = P(x) + \mathrm{conv}_2\,\mathrm{SiLU}\,\mathrm{GN}_2\big(\mathrm{conv}_1\,\mathrm{SiLU}\,\mathrm{GN}_1(x) + W\,\mathrm{SiLU}(e)+b\big) \tag{7.8, definition} $$
 #
@@ -312,7 +312,7 @@ torch.testing.assert_close(my_res(block, x, e), block(x, e), rtol=1e-4, atol=1e-
 print("residual block by hand = package: True")
 
 # %% [markdown]
-# Why add the input? Because then the block has to learn only a *correction*. If its last convolution is zero, the block is exactly the identity, and a gradient passes it unharmed. A stack of twenty such blocks is still the identity; a stack of twenty plain convolutions has scrambled picture and gradient long before. The cell measures the gradient that arrives at the input through twenty layers with fresh weights.
+# Why add the input? Because then the block has to learn only a *correction*. If its last convolution is zero, the block is exactly the identity, and a gradient passes it unharmed. A stack of twenty such blocks is still the identity; a stack of twenty plain convolutions has lost the gradient long before. The cell measures the gradient that arrives at the input through twenty layers with fresh weights.
 
 # %%
 def gradient_through(layers, step):
@@ -329,7 +329,7 @@ convs = [nn.Conv2d(32, 32, 3, padding=1) for _ in range(20)]
 plain = gradient_through(convs, lambda layer, h: layer(F.silu(h)))
 residual = gradient_through(convs, lambda layer, h: h + layer(F.silu(h)))
 assert plain < 1e-6 and 0.1 < residual < 10
-print(f"gradient after 20 plain layers below 1e-6: {plain < 1e-6}; after 20 residual ones about 1: {residual > 0.1}")
+print(f"gradient after 20 plain layers below 1e-6: {plain < 1e-6}; after 20 residual ones between 0.1 and 10: {0.1 < residual < 10}")
 
 # %% [markdown]
 # One detail to pause at: the time bias is added *before* the second group norm. If a bias were equal in all channels of a group, the norm would subtract it again. Only the differences between channels of a group survive. With one channel per group the network would be deaf to time; here a group has four channels or more.
@@ -355,11 +355,16 @@ print("one side   ", [f"{k:.1f}" for k in one_side.flatten().tolist()], " centre
 print("both sides ", [f"{k:.1f}" for k in both_sides.flatten().tolist()], " the border, then centres 3, 5, 7")
 
 # %% [markdown]
-# How much does it matter for trained weights? We take the shipped network's own halving layer and pad the other way.
+# How much does it matter for trained weights? We take the shipped network's own halving layer, the maps that enter it for four noisy digits, and pad the other way.
 
 # %%
 down = next(block for block in trained.net.down if isinstance(block, Downsample))
-maps = torch.randn(4, 32, 8, 8, generator=torch.Generator().manual_seed(6))
+inside = []
+hook = down.register_forward_pre_hook(lambda module, args: inside.append(args[0]))
+with torch.no_grad():
+    trained.net(noisy[:4], torch.full((4,), 300))
+hook.remove()
+maps = inside[0]
 right, wrong = down(maps), F.conv2d(maps, down.conv.weight, down.conv.bias, stride=2, padding=1)
 torch.testing.assert_close(F.conv2d(F.pad(maps, (0, 1, 0, 1)), down.conv.weight, down.conv.bias, stride=2), right)
 difference = float((right - wrong).square().mean() / right.var())
@@ -425,7 +430,7 @@ print("no pattern from nearest + conv, some from each transposed one; by hand = 
 #
 # ### Why divide by the square root of d?
 #
-# Suppose the entries of $q$ and $k$ are independent with mean 0 and variance 1. A score is a sum of $d$ products $q_ik_i$. First one product, then the step from $n$ products, whose sum we call $S$, to $n+1$:
+# Suppose the entries of $q$ and $k$ are independent with mean 0 and variance 1. A score is a sum of $d$ products $q_ik_i$. First one product, then the step from $n$ products, whose sum we call $S$, to $n+1$. In (7.12) $S$ is the sum of all $d$ products, so $\mathbb E[S^2]=d$:
 
 # %% tags=["proof"]
 q_i, k_i, S, d = normal("q_i"), normal("k_i"), sp.Symbol("S", real=True), sp.Symbol("d", positive=True)
@@ -435,7 +440,7 @@ derive("7.10", Expect((q_i * k_i) ** 2, q_i, k_i),
 derive("7.11", Expect((S + q_i * k_i) ** 2, S, q_i, k_i),
        (Expect(S**2, S) + 2 * Expect(S, S) * Expect(q_i, q_i) * Expect(k_i, k_i) + Expect(q_i**2 * k_i**2, q_i, k_i),
         "expand the square; the new product is independent of S"),
-       (Expect(S**2, S) + 1, "q has mean 0, so the middle term is gone; then 7.10"))
+       (Expect(S**2, S) + 1, "q has mean 0, so the mixed term is gone; then 7.10"))
 equation("7.12", Expect((S / sp.sqrt(d)) ** 2, S), sp.Integer(1), given={Expect(S**2, S): d})
 
 # %% [markdown]
@@ -455,7 +460,7 @@ for d_now in (4, 32, 256):
 assert raw > 0.85 and scaled < 0.4
 
 # %% [markdown]
-# By hand, with loops, so that nothing is hidden: one head, one picture, one pixel at a time. Around it sit a group norm before, a linear layer after, and the input is added, as in the residual block. Compare with the package's `Attention`.
+# By hand, with loops, so that nothing is hidden: one head, one asking pixel at a time. Around it sit a group norm before, a linear layer after, and the input is added, as in the residual block. Compare with the package's `Attention`.
 
 # %%
 def my_attention(block, x):
@@ -533,7 +538,7 @@ for name, block, size in blocks_of(net):
         own = channels_of(block)
 
 # %% [markdown]
-# Why lay them side by side and not add them? A convolution over two stacked maps is the sum of two convolutions, one for each map, with weights of their own. Adding the maps first would force both to share one set of weights. So concatenation can do everything that addition can, and more; it pays with more weights. Which of them wins at equal budget, only a measurement can tell; it comes near the end of this chapter. Here we prove the algebra.
+# Why lay them side by side and not add them? A convolution over two stacked maps is the sum of two convolutions, one for each map, with weights of their own. Adding the maps first would force both to share one set of weights. So, for a bare convolution, concatenation can do everything that addition can, and more; it pays with more weights. Which of them wins at equal budget, only a measurement can tell; it comes near the end of this chapter. Here we check the algebra on numbers. (In our block a norm and a bend come before the convolution; there it is exact only for the shortcut $P$.)
 
 # %%
 rng = torch.Generator().manual_seed(11)
@@ -629,7 +634,7 @@ show_rows(maps_of(trained.net, noisy[:1], 300))
 plt.show()
 
 # %% [markdown]
-# Top and bottom rows have the full resolution: one can still make out strokes and single noisy pixels. The middle has 4×4 numbers per channel, and each stands for a large part of the digit.
+# All rows but the third have the full resolution: single noisy pixels are still there, and here and there a piece of a stroke. The middle has 4×4 numbers per channel, and each stands for a large part of the digit.
 #
 # ### What do the skips carry? A small operation
 #
@@ -667,7 +672,7 @@ axes[0].set_ylabel("mean square error of eps_hat")
 assert errors[50][1] > 1.5 * errors[50][0] and errors[50][1] - errors[50][0] > 5 * (errors[700][1] - errors[700][0])
 
 # %% [markdown]
-# With little noise the fine skips (0 and 1) carry a great deal: without them the error rises steeply, for the answer *is* the fine detail. At $t=700$ blanking hardly hurts; what counts there is the coarse view. It is the first figure of this chapter once more, now in a trained network.
+# The fine skips (0 and 1) carry nearly all that the skips carry: at $t=50$ the error of $\hat\varepsilon$ triples without skip 0, at $t=700$ it rises by a quarter. The coarse skips are hardly missed; the path through the middle has their content already. Mind the unit: in $\hat x_0$ the same errors count $(1-\bar\alpha_t)/\bar\alpha_t$ times, 0.008 at $t=50$ and 3.9 at $t=700$.
 
 # %% [markdown]
 # ## How large, and where?
@@ -753,7 +758,7 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# A convolution's weights are used at every pixel. At the large maps few weights do much work; at the small maps many weights do little. The figure says what to save on: for memory, look at the bottom of the U; for time, at its top.
+# A convolution's weights are used at every pixel. At the large maps few weights do much work; at the small maps many weights do little. The figure says what to save on: to save weights, look at the bottom of the U; to save time (and the memory of the maps in training), at its top.
 
 # %%
 assert work[0] / sum(work) > 0.4 and weights[0] / sum(weights) < 0.15
@@ -776,7 +781,7 @@ with torch.no_grad():
         print(f"{name}: the answer changes with t: {bool((model(x, early) - model(x, late)).abs().max() > 0.1)}")
 
 # %% [markdown]
-# The stronger test: tell the network a *wrong* time. The digits below really are at $t=100$, 300 or 600. We tell the network (and the conversion to $\varepsilon$) another time and look at the error. Each curve should have its valley at the truth (dotted).
+# The stronger test: tell the network a *wrong* time. The digits below really are at $t=100$, 300 or 600. We tell the network another time, and the network only; the conversion of its $v$ to $\varepsilon$ gets the true one. (Told a wrong $t$, the formula alone would draw a valley at the truth, even for a deaf network.) Each curve should have its valley at the truth (dotted).
 
 # %%
 told, some, some_noise = [1, *range(50, 1001, 50)], held_out[:64], noise[:64]
@@ -785,7 +790,7 @@ valley = {}
 for true, color in ((100, BLUE), (300, ORANGE), (600, GREEN)):
     x_true = q_sample(schedule, some, true, some_noise)
     with torch.no_grad():
-        wrong = [float((eps_model(x_true, torch.full((64,), k)) - some_noise).square().mean()) for k in told]
+        wrong = [float((v_to_eps(schedule, x_true, true, trained.net(x_true, torch.full((64,), k))) - some_noise).square().mean()) for k in told]
     valley[true] = told[wrong.index(min(wrong))]
     ax.plot(told, wrong, color=color, label=f"true t = {true}")
     ax.axvline(true, color=color, linestyle=":")
@@ -862,7 +867,7 @@ for ax, (name, seen) in zip(axes, fields.items(), strict=True):
     ax.grid(False)
 
 # %% [markdown]
-# White pixels can influence the red one. The network without halving is twelve convolutions deep and still sees only a window, $1+2\cdot12=25$ pixels wide. One halving more than doubles the width: the same convolutions reach twice as far on the small map. Attention in the middle makes the view complete in one layer. (A third size would have done so too, for 64×64. And in the real network the norms close the last gaps, but only through a mean and a variance.)
+# White pixels can influence the red one. The network without halving is twelve convolutions deep and still sees only a window, $1+2\cdot12=25$ pixels wide. The one with a halving has twenty; at one size they would see $1+2\cdot20=41$ pixels. Half of them work on the small map, where each reaches twice as far. Attention in the middle makes the view complete in one layer. (A third size would have done so too, for 64×64. And in the real network the norms close the last gaps, but only through a mean and a variance.)
 
 # %%
 areas = [int(seen.sum()) for seen in fields.values()]
@@ -883,12 +888,12 @@ for row, (name, shares) in zip(axes, {"U-Net": network, "Gaussian oracle": oracl
 assert near(network[20]) > 0.5 > near(network[900])
 
 # %% [markdown]
-# Nobody told the network to look near at small $t$ and far at large $t$. It learnt so from data, because the best denoiser does so. It does not copy the Gaussian filter: it looks further already at small $t$, since real digits know more than their covariance.
+# Near at small $t$, far at large $t$, as the best denoiser does. At small $t$ the formula helps: $\hat x_0=\sqrt{\bar\alpha_t}\,x_t-\sqrt{1-\bar\alpha_t}\,\hat v$ is nearly $x_t$, so the pixel itself dominates. At large $t$ the far view is the network's own, learnt from data. At small $t$ it looks further than the Gaussian filter. Whether that is because digits are no Gaussian or because the network is not perfect, this figure cannot tell.
 
 # %% [markdown]
 # ## What is each part worth? A measurement
 #
-# Arguments for a part are cheap. So every part was taken out, or exchanged for its rival, and the network trained again: the same 12,800 digits (400 steps of 32), the same three seeds, everything else equal. It takes a quarter of an hour (`python benchmarks/ablations.py parts`); this cell reads what it wrote. Two numbers for each network: the loss on digits it has not seen, and the Fréchet distance of its samples to such digits (chapter 14; smaller is better). The bars are one standard deviation over the seeds.
+# Arguments for a part are cheap. So every part was taken out, or exchanged for its rival, and the network trained again: the same 12,800 draws from the 1,438 training digits (400 steps of 32), the same three seeds, everything else equal. It takes a quarter of an hour (`python benchmarks/ablations.py parts`); this cell reads what it wrote. Two numbers for each network: the loss on digits it has not seen, and the Fréchet distance of its samples to such digits (chapter 14; smaller is better). The bars are one standard deviation over the seeds.
 
 # %%
 runs = json.loads(Path("../benchmarks/results/ablations-parts.json").read_text())["runs"]
@@ -906,12 +911,12 @@ plt.show()
 for name in names:
     val, train_loss, distance = (values(name, what) for what in ("val", "train", "frechet"))
     size = int(values(name, "parameters")[0]) // 1000
-    print(f"{name:18} {size} k weights  validation {val.mean():.3f} ± {val.std():.3f}, unseen - seen {(val - train_loss).mean():+.3f},  Fréchet {distance.mean():.1f}")
+    print(f"{name:18} {size} k weights  validation {val.mean():.3f} ± {val.std():.3f}, unseen - seen {(val - train_loss).mean():+.3f},  Fréchet {distance.mean():.1f} (n = 359; floor about 1.3)")
 
 # %% [markdown]
-# Two parts matter here, and the rest hardly. **Without skip connections** the loss rises by more than ten standard deviations, and the samples get visibly worse: the decoder has to invent the detail that the encoder saw. **Without the time** the network pays, too, though it could guess $t$ from the picture. Everything else lies close to the package's choice: adding is as good as laying side by side (and has fewer weights), the three ways of going up cannot be told apart, and an 8×8 picture has little use for attention. Telling the time by scale and shift has a slightly lower loss; its samples cannot be told from the others.
+# Two parts matter here, and the rest hardly. **Without skip connections** the loss rises by more than ten standard deviations, and the Fréchet distance of the samples rises by more than half: the decoder has to invent the detail that the encoder saw. **Without the time** the network pays, too, though it could guess $t$ from the picture. Everything else lies close to the package's choice: adding costs less than 1 % of the loss (a little with each of the three seeds) and has fewer weights, the three ways of going up differ by less than 1 %, and an 8×8 picture has little use for attention. Telling the time by scale and shift has a slightly lower loss; its samples cannot be told from the others.
 #
-# So is the paper's choice an accident? Not quite: on 8×8 pixels near and far are the same, a checkerboard has no room, and 400 steps are few. The measurement says what these parts are worth *here*, and that one should measure before believing. The column "unseen - seen" is the overfitting: about 0.01 for all that work, least for the network without skips, which has not even learnt the digits it saw.
+# So is the paper's choice an accident? Not quite: on 8×8 pixels far is not very far, a checkerboard has no room, and 400 steps are few. The measurement says what these parts are worth *here*, and that one should measure before believing. The column "unseen - seen" is the overfitting: about 0.01 for all that work, least for the network without skips, which has not even learnt the digits it saw.
 
 # %%
 mean = {name: float(values(name, "val").mean()) for name in names}
@@ -947,7 +952,7 @@ explore(draw, t=slider(1, 999, 300, label="t"))
 #
 # ### "A transposed convolution is better, because it learns the upsampling" (M32)
 #
-# It depends on kernel and stride. With kernel 3 and stride 2 the stamps overlap unevenly: four on some pixels, one on others. The number: the ratio of the most to the least covered pixel.
+# It depends on kernel and stride. With kernel 3 and stride 2 the stamps overlap unevenly: four on some pixels, one on others. The numbers: how often the least and the most covered pixel is hit.
 
 # %%
 def coverage(k, s):
@@ -992,7 +997,7 @@ assert to_eps < 0.3 < 0.6 < to_previous
 # %% [markdown]
 # ### Dropout left on while sampling (M30)
 #
-# Dropout sets randomly chosen numbers to 0 during training; the paper's CIFAR-10 network does so with one in ten. We put the same dropout into our network (its weights stay as they are). Forget `net.eval()`, and two calls with the same input give two answers: extra noise in $\hat\varepsilon$ that no formula knows of. The numbers: the variance between two calls, and the error. `Trained.eps_model()` calls `eval()` for you.
+# Dropout sets randomly chosen numbers to 0 during training; the paper's CIFAR-10 network does so with one in ten. We put the same dropout into our network (its weights stay as they are). Forget `net.eval()`, and two calls with the same input give two answers: extra noise in $\hat\varepsilon$ that no formula knows of. The number: the variance between two calls. `Trained.eps_model()` calls `eval()` for you.
 
 # %%
 dropping = UNet(replace(trained.net.config, dropout=0.1))

@@ -71,7 +71,7 @@ print("flat density over 256 bins costs", float(density_bits(flat, grey)), "bits
 # %% [markdown]
 # ## The terms over t
 #
-# The bound of chapter 05 is a sum: prior, one matching term for each $t\ge2$, reconstruction. Where are the bits spent? We look at two models with the same schedule. One is the shipped digits network. The other is an oracle: a Gaussian with the mean and the covariance of the digits (their *Gaussian twin*), whose perfect denoiser has a formula. The function `vlb_term` computes one term at any $t$.
+# The bound of chapter 05 is a sum: prior, one matching term for each $t\ge2$, reconstruction. Where are the bits spent? We look at two models with the same schedule. One is the shipped digits network. The other is an oracle: a Gaussian with the mean and the covariance of the digits (with 0.01 added on the diagonal, since some pixels never change) (their *Gaussian twin*), whose perfect denoiser has a formula. The function `vlb_term` computes one term at any $t$.
 
 # %%
 trained = load_model(shipped("digits"))
@@ -104,7 +104,7 @@ right.set_ylim(1e-3, 3)  # the last time is off the scale: weight 500, error bel
 plt.show()
 
 # %% [markdown]
-# Left: each curve falls over five powers of ten. The last steps of the reverse walk, where only fine grain is decided, cost the most. Right, blue: the weight with which the bound counts the squared error of $\hat\varepsilon$ (Ho eq. 12). Orange: $L_\text{simple}$ counts all alike. Green: the error itself. It is near 1 at small $t$, where the noise cannot be told from the pen, and small at large $t$, where $x_t$ is nearly all noise. A term is weight times error (plus a constant). What shares of the whole do the times have?
+# Left: each curve falls over five powers of ten. The last steps of the reverse walk, where only fine grain is decided, cost the most. Right, blue: the weight with which the bound counts the squared error of $\hat\varepsilon$ (Ho eq. 12). Orange: $L_\text{simple}$ counts all alike. Green: the error itself. It is largest at small $t$ (about 0.7 at $t=1$), where the noise cannot be told from the pen, and small at large $t$, where $x_t$ is nearly all noise. A term is weight times error (plus a constant). What shares of the whole do the times have?
 
 # %%
 def share_up_to(values):  # of a sum over all t, with straight lines between the times we asked for
@@ -125,13 +125,13 @@ print("bound: over 80 % of all bits at t <= 100: True;  L_simple: over 60 % of t
 #
 # ## The best variance
 #
-# The bound has a second free quantity: the variance $\sigma_t^2$ of the reverse step. Chapter 09 found that neither $\beta_t$ nor $\tilde\beta_t$ is right in general. Now we compute the best one. Take one number of the picture at one time. The KL divergence between $\mathcal N(\tilde\mu,\tilde\beta)$ and $\mathcal N(\mu_\theta,\sigma^2)$ contains the squared difference of the means. Write $m$ for its average. The expected term is then $L$ below. Differentiate by $\sigma^2$:
+# The bound has a second free quantity: the variance $\sigma_t^2$ of the reverse step. Chapter 09 found that neither $\beta_t$ nor $\tilde\beta_t$ is right in general. Now we compute the best one. Take one number of the picture at one time. The KL divergence between $\mathcal N(\tilde\mu,\tilde\beta)$ and $\mathcal N(\mu_\theta,\sigma^2)$ contains the squared difference of the means. Write $m$ for its average. The expected term is then the bracket on the left of (12.3), for $t\ge2$ (at $t=1$, $\tilde\beta=0$ and the term is a reconstruction). Differentiate by $\sigma^2$:
 
 # %% tags=["proof"]
 tilde, m, s2 = sp.symbols(r"\tilde{\beta} m \sigma^2", positive=True)
 term = ((tilde + m) / s2 - 1 - sp.log(tilde / s2)) / 2
 derive("12.3", sp.Derivative(term, s2),
-       ((-(tilde + m) / s2**2 + 1 / s2) / 2, "the first summand is a number over the variance, the last a logarithm"),
+       ((-(tilde + m) / s2**2 + 1 / s2) / 2, "it is a number over the variance, a logarithm, and a constant, which drops out"),
        ((s2 - tilde - m) / (2 * s2**2), "common denominator"), source="Analytic-DPM Theorem 1")
 equation("12.4", term.subs(s2, tilde + m), sp.log(1 + m / tilde) / 2)
 
@@ -173,7 +173,7 @@ for t in (1, 2, 10, 100, 500, 1000):
     print(f"{t:5d}", "".join(f"{v:10.2e}" for v in row))
 
 # %% [markdown]
-# The optimum always lies between its two neighbours here, since the data are narrower than $\mathcal N(0,1)$. From $t=100$ on the columns agree to two percent. In the first steps they part, and there the optimum is close to $\beta$: with so little noise, data of any ordinary width look wide.
+# The optimum always lies between $\tilde\beta$ and $\beta$ here, since the data are narrower than $\mathcal N(0,1)$. From $t=100$ on the columns agree to two percent. In the first steps they part, and there the optimum is close to $\beta$: with so little noise, data of any ordinary width look wide.
 #
 # And the displayed line (12.5) with (12.3), put together by hand, against the package:
 
@@ -297,7 +297,7 @@ show_rows(ten | {"real": val_x[:14]})
 plt.show()
 
 # %% [markdown]
-# All three rows have the same start and the same $z$. So the digits agree, and differ in contrast and grain only. By eye one would hardly dare to choose. Fourteen digits are an impression and no measurement; chapter 14 measures.
+# All three rows have the same start and the same $z$. So most of the digits agree, and differ in contrast and grain only. In the eleventh column $\beta$ drew a 5 where the two others drew a 1: more noise on the way can end at another digit. By eye one would hardly dare to choose. Fourteen digits are an impression and no measurement; chapter 14 measures.
 #
 # ## A network that says its own variance
 #
@@ -305,9 +305,9 @@ plt.show()
 #
 # $$ \sigma^2=\exp\big(v\log\beta_t+(1-v)\log\tilde\beta_t\big) \tag{12.7, definition} $$
 #
-# Why the detour through the logarithm? Because $\beta$ and $\tilde\beta$ are nearly equal at almost all times, and tiny. A network that had to output $\sigma^2$ itself would have to hit numbers like $0.00004$. Between two ends it has to hit numbers near 0 and 1. (In the package the output is $r$ with $v=(r+1)/2$, so that $r=0$ is the middle. Nothing keeps $v$ inside $[0,1]$, and the best variance may lie outside.)
+# Why the detour through the logarithm? Because $\beta$ and $\tilde\beta$ are nearly equal at almost all times, and tiny. A network that had to output $\sigma^2$ itself would have to hit numbers like $0.00004$. Between two ends it has to hit numbers between about 0 and 1. (In the package the output is $r$ with $v=(r+1)/2$, so that $r=0$ is the middle. Nothing keeps $v$ inside $[0,1]$, and the best variance may lie outside.)
 #
-# $L_\text{simple}$ does not contain $\sigma^2$, so it cannot train $v$. The remedy is the **hybrid loss** $L_\text{simple}+\lambda L_\text{vlb}$ (Nichol eq. 16). The bound's term must not spoil what $L_\text{simple}$ does for the mean. Therefore the mean inside it is held fixed: a *stopped gradient*. First see that it is stopped. Then train a toy.
+# $L_\text{simple}$ does not contain $\sigma^2$, so it cannot train $v$. The remedy is the **hybrid loss** $L_\text{simple}+\lambda L_\text{vlb}$ (Nichol eq. 16). The bound's term must not spoil what $L_\text{simple}$ does for the mean. Therefore the mean inside it is held fixed (the layers that both halves share still feel it, which is one reason why $\lambda$ is small): a *stopped gradient*. First see that it is stopped. Then train a toy.
 
 # %%
 tiny = cosine_schedule(20)
@@ -368,13 +368,13 @@ print("bound with the learned variance: like the exact one's, to 0.1 nats, and b
 # %% [markdown]
 # ## The exact likelihood: follow the picture into the noise
 #
-# The bound is always too high, and nobody tells by how much. There is a second way, without a bound. Chapter 10 had a deterministic path from noise to data. It can be walked in both directions, and it is one-to-one. For such a map, densities follow from geometry alone: where the map stretches space, the density falls.
+# The bound is never too low, and for real data nobody tells by how much it is too high. There is a second way, without a bound. Chapter 10 had a deterministic path from noise to data. It can be walked in both directions, and it is one-to-one. For such a map, densities follow from geometry alone: where the map stretches space, the density falls.
 #
 # > **An image to keep.** Draw dots on a sheet of rubber and pull it. Where the rubber is stretched the dots get sparse, and nobody has to count them: it is enough to know the stretching. *Where it breaks:* a sheet has two dimensions and is pulled once. Here are 64 or more, and the pull changes at each instant.
 #
 # ### The path is a circle
 #
-# Write $\sqrt{\bar\alpha}=\cos\varphi$ and $\sqrt{1-\bar\alpha}=\sin\varphi$. Then $x_\varphi=\cos\varphi\;x_0+\sin\varphi\;\varepsilon$: as the angle grows from 0 to nearly $\pi/2$, each pair $(x_0,\varepsilon)$ walks a quarter of a circle. Its velocity is an old friend, the $v$ of chapter 06:
+# Write $\sqrt{\bar\alpha}=\cos\varphi$ and $\sqrt{1-\bar\alpha}=\sin\varphi$. Then $x_\varphi=\cos\varphi\;x_0+\sin\varphi\;\varepsilon$: as the angle grows from 0 to nearly $\pi/2$, each pair $(x_0,\varepsilon)$ walks a quarter of a circle. Its velocity is an old friend, the $v$ of chapter 06, not the share of (12.7):
 
 # %% tags=["proof"]
 phi, kappa_0 = sp.symbols(r"\varphi \kappa", positive=True)
@@ -391,7 +391,7 @@ equation("12.8", sp.Derivative(path, phi), velocity, source="v-pred appendix D")
 # 1. $\frac{d}{d\varphi}\mathbb E[g(x_\varphi)]=\mathbb E[g'(x_\varphi)\,v]$: differentiate inside the mean, with (12.8) and the chain rule.
 # 2. $\phantom{\frac{d}{d\varphi}\mathbb E[g(x_\varphi)]}=\mathbb E[g'(x_\varphi)\,\mathbb E[v\mid x_\varphi]]$: first average over all that is unknown when $x_\varphi$ is known; $g'(x_\varphi)$ is then a fixed number.
 # 3. $\phantom{\frac{d}{d\varphi}\mathbb E[g(x_\varphi)]}=\mathbb E[g'(x_\varphi)\,\hat v(x_\varphi,\varphi)]$: the definition of $\hat v$.
-# 4. The particles obey the same line, by the chain rule and (12.9). Same start, same rule of change for every $g$: same law at each angle. (This last inference needs $\hat v$ to be smooth; for data with a density it is.)
+# 4. The particles obey the same line, by the chain rule and (12.9). Same start, same rule of change for every $g$: same law at each angle. (This last inference needs $\hat v$ to be smooth; for data with a smooth positive density it is. For filled bins, whose density has jumps, it is from the first bit of noise on.)
 #
 # Where is the randomness gone? Into the start. For Gaussian data the claim can be seen at once. With $\kappa_\varphi=\cos^2\varphi\,\kappa+\sin^2\varphi$ the variance of $x_\varphi$, the covariance of velocity and place is half its growth:
 
@@ -476,7 +476,7 @@ derive("12.13", Expect(form, e_1, e_2),
        (A[0, 0] + A[1, 1], "mean 0 and variance 1"))
 
 # %% [markdown]
-# The proof used mean 0 and variance 1 and nothing else. So *random signs* do as well as normal numbers. They are better: $e_i^2=1$ always, so the diagonal is met without any error, and only the mixed entries make noise. And $e^\top\!A$ is one backward pass, whatever $D$ is. The package draws the signs **once** and keeps them along the whole path (same generator, same answer); otherwise the ODE solver would chase a function that changes under its feet.
+# The proof used independence, mean 0 and variance 1, and nothing else. So *random signs* do as well as normal numbers. They are better: $e_i^2=1$ always, so the diagonal is met without any error, and only the mixed entries make noise. And $e^\top\!A$ is one backward pass, whatever $D$ is. The package draws the signs **once** and keeps them along the whole path (same generator, same answer); otherwise the ODE solver would chase a function that changes under its feet.
 
 # %%
 one_point = points[:1].repeat(300, 1)
@@ -577,7 +577,7 @@ print("40 and 80 steps differ by less than 0.05: True")
 # - **MNIST, about 1.7.** Most pixels are exactly black, and a certain black pixel is nearly free.
 # - The ODE's number is *another* quantity: another model (12.12), and filled bins instead of a decoder. That the two lie near each other is reassuring, no more. With filled bins the network sees inputs with a little grain that it never saw while training.
 #
-# **What may be compared.** Bits per dimension of two models may stand side by side if all of this is the same: the data set *and its split*, the size and the number of grey levels, the decoder or filled bins, and whether it is a bound or an ODE value. So our numbers may **not** be set beside published figures for CIFAR-10 or ImageNet (other data, colour, other size). The MNIST number not beside published MNIST figures either, without a note: these are 300 validation pictures out of 5,000, and a network trained on 4,000 instead of 60,000. Published tables often mix bounds and exact values, and MNIST papers often use a *binarised* MNIST, counted in nats per picture, which is another data set. What may be compared: two of *your* models, with the same code. Better bits do not mean better samples, nor the other way round (chapter 05).
+# **What may be compared.** Bits per dimension of two models may stand side by side if all of this is the same: the data set *and its split*, the size and the number of grey levels, the decoder or filled bins, and whether it is a bound or an ODE value. So our numbers may **not** be set beside published figures for CIFAR-10 or ImageNet (other data, colour, other size). Nor may the MNIST number stand beside published MNIST figures without a note: these are 300 of the 500 validation pictures of a subset of 5,000, and a network trained on 4,000 instead of 60,000. Published tables often mix bounds and exact values, and MNIST papers often use a *binarised* MNIST, counted in nats per picture, which is another data set. What may be compared: two of *your* models, with the same code. Better bits do not mean better samples, nor the other way round (chapter 05).
 #
 # ### Play with it
 #
@@ -695,7 +695,7 @@ must_pass("12.2", best_jump_variance)
 # %% [markdown] tags=["hint"]
 # **Hint 12.3**
 #
-# Below (12.10) stands the derivative of $\hat v$ by $x$. It is the derivative of a logarithm.
+# Below (12.10) stands $\hat v$; its derivative by $x$ is $\kappa'/(2\kappa_\varphi)$. Half the derivative of which logarithm is that?
 
 # %% tags=["exercise"]
 def trace_integral(kappa, bar_T):

@@ -68,7 +68,7 @@ at_300 = {bar_t: schedule.at(300), x_t: 0.7, score: float(eps_to_score(schedule,
 agrees((x_t + (1 - bar_t) * score) / sp.sqrt(bar_t), at_300, eps_to_x_0(schedule, pixel, 300, guess))
 
 # %% [markdown]
-# And with numbers, in two dimensions. On the left automatic differentiation of a log density, on the right the oracle's noise. This mixture with its two soft clouds will be our laboratory for the whole chapter.
+# And with numbers, in two dimensions. We compare automatic differentiation of a log density with the oracle's noise. This mixture with its two soft clouds will be our laboratory for the whole chapter.
 
 # %%
 smooth = GaussianMixture(torch.tensor([0.4, 0.6]), torch.tensor([[-1.0, 0.3], [0.8, -0.2]]), torch.tensor([0.3, 0.35]))
@@ -88,14 +88,14 @@ print("score = -eps / sqrt(1 - alpha_bar) at 4 times: True")
 #
 # $$ dx=-\tfrac12\,b(\tau)\,x\,d\tau+\sqrt{b(\tau)}\,dw \tag{13.4, definition} $$
 #
-# Read $dw$ as "noise of variance $d\tau$, fresh in each instant". For us this formula is shorthand for the limit of the chain, and nothing more mysterious. Is there a limit? The law of $x_t$ given $x_0$ depends on $\bar\alpha$ alone. With $b$ on a straight line from 0.1 to 20, the product of the $1-\beta$ must tend to the exponential of minus the integral of $b$. We measure how fast, at $\tau=0.3$.
+# Read $dw$ as "noise of variance $d\tau$, fresh in each instant". For us this formula is shorthand for the limit of the chain, and nothing more mysterious. Is there a limit? The law of $x_t$ given $x_0$ depends on $\bar\alpha$ alone. With $b(\tau)=b_0+(b_1-b_0)\,\tau$, from $b_0=0.1$ to $b_1=20$, the product of the $1-\beta$ must tend to the exponential of minus the integral of $b$. We measure how fast, at $\tau=0.3$.
 
 # %% tags=["proof"]
-b_0, b_1, now = sp.symbols("b_0 b_1 u", positive=True)
+b_0, b_1, now = sp.symbols(r"b_0 b_1 \tau", positive=True)
 continuous = sp.exp(-(b_0 * now + (b_1 - b_0) * now**2 / 2))
 sizes = [100, 200, 400, 800, 1600]
 products = [linear_schedule(T, 0.1 / T, 20 / T).at(round(0.3 * T)) for T in sizes]
-limit("13.5", sp.Symbol(r"\prod_{k\le uT}\left(1-b(k/T)/T\right)"), continuous, sizes=sizes, measured=products, order=1,
+limit("13.5", sp.Symbol(r"\prod_{k\le\tau T}\left(1-\beta_k\right)"), continuous, sizes=sizes, measured=products, order=1,
       values={b_0: 0.1, b_1: 20.0, now: 0.3}, source="SDE section 3.4")
 
 # %% [markdown]
@@ -163,9 +163,9 @@ equation("13.8", forward, -sp.Derivative(q * (-b * x / 2 - b / 2 * arrow), x), s
 #
 # $$ \frac{dx}{d\tau}=-\tfrac12\,b\,x-\tfrac12\,b\,s(x,\tau) \tag{13.9, definition} $$
 #
-# have the same density at every time as the noisy particles of (13.4). This is the **probability-flow ODE**. A path of it can be walked in both directions.
+# have the same density at every time as the noisy particles of (13.4), if they start with the same. This is the **probability-flow ODE**. A path of it can be walked in both directions.
 #
-# And the noisy process, can it be walked backwards? Let time run down: its density changes by *minus* (13.6). We look for a process that does this with noise of strength $\lambda\sqrt b$, any $\lambda\ge0$. Which drift does it need? Let $u$ be the time that is left. The drift below, for backward time, does it, again for any $q$:
+# And the noisy process, can it be walked backwards? Let time run down: its density changes by *minus* (13.6). We look for a process that does this with noise of strength $\lambda\sqrt b$, any $\lambda\ge0$. Which drift does it need? Let $u=1-\tau$ be backward time; it grows as $\tau$ falls. The drift below, for backward time, does it, again for any $q$:
 
 # %% tags=["proof"]
 lam = sp.Symbol(r"\lambda", positive=True)
@@ -197,7 +197,7 @@ equation("13.12", -b * m / 2 * sp.diff(path, m), -b / 2 * path + b / 2 * path / 
 # %% [markdown]
 # > **An image to keep.** A crowd leaves a stadium. Filmed from above as a grey cloud, it spreads. From the film one cannot tell whether people wandered at random or walked straight to their cars. The SDE and the ODE are two crowds with the same film. *Where it breaks:* nobody in the ODE crowd may cross another's way in space and time, and each of them must know the density of the whole crowd.
 #
-# Here are the two crowds, on their way back from noise. The arrow field is shared.
+# Here are five walkers of each crowd, on their way back from noise (grey dots: start, the same in both pictures; black: end). Both follow the same score.
 
 # %%
 start = torch.randn(5, 2, generator=seeded(1), dtype=torch.float64)
@@ -215,7 +215,7 @@ plt.show()
 # %% [markdown]
 # ## DDIM is Euler's method
 #
-# The ODE (13.9) mixes two motions: the picture shrinks, and it moves along the score. Undo the shrinking. Let $y=x/\sqrt{\bar\alpha}$ be the picture that was never shrunk, and $\sigma=\sqrt{(1-\bar\alpha)/\bar\alpha}$ the noise in it (EDM section 2). In time, $m=\sqrt{\bar\alpha}$ obeys $m'=-\tfrac12bm$, and $x'$ is (13.9) with $s=-\hat\varepsilon/\sqrt{1-m^2}$. How does $y$ change *per change of $\sigma$*? The rate of $y$ is $x'/m-x\,m'/m^2$: in it the two terms with $x$ cancel. What is left is $\hat\varepsilon$ times a factor, and the rate of $\sigma$ is the same factor.
+# The ODE (13.9) mixes two motions: the picture shrinks, and it moves against the score (along it, on the way back). Undo the shrinking. Let $y=x/\sqrt{\bar\alpha}$ be the picture that was never shrunk, and $\sigma=\sqrt{(1-\bar\alpha)/\bar\alpha}$ the noise in it (EDM section 2). In time, $m=\sqrt{\bar\alpha}$ obeys $m'=-\tfrac12bm$, and $x'$ is (13.9) with $s=-\hat\varepsilon/\sqrt{1-m^2}$. How does $y$ change *per change of $\sigma$*? The rate of $y$ is $x'/m-x\,m'/m^2$: in it the two terms with $x$ cancel. What is left is $\hat\varepsilon$ times a factor, and the rate of $\sigma$ is the same factor.
 
 # %% tags=["proof"]
 velocity = -b * x / 2 + b / 2 * eps_hat / sp.sqrt(1 - m**2)
@@ -225,7 +225,7 @@ sigma_rate = sp.diff(sp.sqrt(1 - m**2) / m, m) * m_rate
 equation("13.13", y_rate / sigma_rate, eps_hat, source="EDM section 2")
 
 # %% [markdown]
-# So in these coordinates the whole sampler is $\dfrac{dy}{d\sigma}=\hat\varepsilon$: **the network's answer is the slope**. Now freeze the slope for one long step from $\sigma_t$ to $\sigma_s$. That is Euler's method, the simplest there is. Multiply by $\sqrt{\bar\alpha_s}$ and compare with DDIM's step at $\eta=0$ (chapter 10):
+# So in these coordinates the whole sampler is $\dfrac{dy}{d\sigma}=\hat\varepsilon$: **the network's answer is the slope**. Now freeze the slope for one long step from $\sigma_t$ to $\sigma_s$. That is Euler's method, the simplest there is. Multiply by $\sqrt{\bar\alpha_s}$ and compare with DDIM's step at $\eta=0$ (chapter 10). In print $\bar\alpha_{t-1}$ stands for $\bar\alpha_s$, of any earlier time:
 
 # %% tags=["proof"]
 level = lambda bar: sp.sqrt(1 - bar) / sp.sqrt(bar)
@@ -242,7 +242,7 @@ agrees(euler, values, ddim_step(schedule, pixel, guess, 700, 300))
 #
 # ### Heun: look at the other end
 #
-# Euler uses the slope at the start. Walk there, ask for the slope at the end too, and go again with the mean of both. Why is this better? Near the start the slope field is $F(y,\sigma)=f+g\,(y-y_0)+r\,(\sigma-\sigma_0)$ plus smaller terms. For this field the exact path is known. It is expanded in the step $h$ below, and its first three terms are *Heun's step*, exactly:
+# Euler uses the slope at the start. Walk there, ask for the slope at the end too, and go again with the mean of both. Why is this better? Near the start the slope field is $F(y,\sigma)=f+g\,(y-y_0)+r\,(\sigma-\sigma_0)$ plus smaller terms. For this field the exact path is known. It is expanded in the step $h$ below (on the right), and its first three terms are *Heun's step* (on the left), exactly:
 
 # %% tags=["proof"]
 f, g, r, h = sp.symbols("f g r h", positive=True)
@@ -257,7 +257,7 @@ equation("13.15", heun, sp.expand(sp.simplify(taylor)), source="EDM Algorithm 1,
 #
 # ### DPM-Solver++(2M): remember
 #
-# The second idea: of the motion, solve exactly what can be solved exactly. In $\hat\varepsilon=(y-\hat x_0)/\sigma$ the noise contains $y$ itself. What the network really contributes is $\hat x_0$, and that hardly changes late on the path. Write $\lambda=-\log\sigma$ (the log of the signal-to-noise ratio, halved). The ODE becomes $\frac{d}{d\lambda}(y/\sigma)=e^{\lambda}\,\hat x_0$: no $y$ on the right. Check it: with $\sigma=e^{-\lambda}$, $dy/d\lambda=-\sigma\hat\varepsilon=-(y-\hat x_0)$.
+# The second idea: of the motion, solve exactly what can be solved exactly. In $\hat\varepsilon=(y-\hat x_0)/\sigma$ the noise contains $y$ itself. What the network really contributes is $\hat x_0$, and that hardly changes late on the path. Write $\ell=-\log\sigma$ (DPM++ calls it $\lambda$; it is the log of the signal-to-noise ratio, halved). The ODE becomes $\frac{d}{d\ell}(y/\sigma)=e^{\ell}\,\hat x_0$: no $y$ on the right. Check it: with $\sigma=e^{-\ell}$, $dy/d\ell=-\sigma\hat\varepsilon=-(y-\hat x_0)$.
 
 # %% tags=["proof"]
 ell, guess_now, y_now = sp.Symbol(r"\ell", real=True), sp.Symbol(r"\hat{x}_0", real=True), sp.Symbol("y", real=True)
@@ -266,7 +266,7 @@ moved = sp.diff(y_of * sp.exp(ell), ell).subs(sp.Derivative(y_of, ell), -(y_of -
 equation("13.16", moved, guess_now * sp.exp(ell), source="DPM++ section 4")
 
 # %% [markdown]
-# (There $\ell$ is $\lambda$, to keep the $\lambda$ of the SDE family apart.) Integrate over a step of length $h$ in $\ell$. If $\hat x_0$ is **constant** on the step, the integral is $\hat x_0$ times a difference of exponentials, and nothing is approximated. If it moves on a straight line with slope $d$, there is one term more:
+# Integrate over a step of length $h$, with $\ell$ now counted from its start, and multiply by the last $\sigma$. If $\hat x_0$ is **constant** on the step, the integral is $\hat x_0$ times a difference of exponentials, and nothing is approximated. If it moves on a straight line with slope $d$, there is one term more:
 
 # %% tags=["proof"]
 d = sp.Symbol("d", real=True)
@@ -293,11 +293,11 @@ lost = (1 - sp.exp(-h)) * h / 2 - (h - 1 + sp.exp(-h))
 limit("13.19", n**3 * lost.subs(h, 1 / n), -sp.Rational(1, 12), sizes=[10.0, 20.0, 40.0, 80.0], order=1, source="DPM++ section 4")
 
 # %% [markdown]
-# (With $n=1/h$.) A third power of $h$ a step, as for Heun: second order again, at one call a step instead of two. There is no memory at the first step, and at the last one $\ell$ becomes infinite; both are done with $d=0$, as DDIM steps.
+# (With $n=1/h$.) A third power of $h$ a step, as for Heun: second order again, at one call a step instead of two. (The slope from memory is off by order $h$ as well, and is multiplied by about $h^2/2$: again $h^3$.) There is no memory at the first step, and at the last one $\ell$ becomes infinite; both are done with $d=0$, as DDIM steps.
 #
 # ### By hand
 #
-# Both steps in the coordinates $(y,\sigma)$, five lines each, against the package, on an uneven grid.
+# Both steps in the coordinates $(y,\sigma)$, a few lines each, against the package, on an uneven grid.
 
 # %%
 ask = lambda y, t: smooth_model(y * schedule.at(t) ** 0.5, torch.full((len(y),), t))
@@ -412,7 +412,7 @@ for method in METHODS:
 assert 2 * max(misses["Heun", "EDM", 40], misses["2M", "EDM", 40]) < misses["Euler (DDIM)", "EDM", 40]
 
 # %% [markdown]
-# The same number of steps, at other places: Euler gains a factor of more than 3, and the second-order methods more than 10. Now they are ahead again, as their order promised. **The grid comes first, then the order.** One caution: the grid starts at $\sigma\le80$, here at $t=930$. In practice one starts there from fresh noise, not from the exact path, and that costs a little of the law (chapter 10 showed how much is lost if one starts *much* too late).
+# The same number of steps, at other places: Euler gains a factor of more than 3, and the second-order methods more than 10. Now they are ahead again, as their order promised. (By steps. Heun's 40 steps are 79 calls, 2M's are 40. And every run over this grid was given the exact state at its start.) **The grid comes first, then the order.** One caution: the grid starts at $\sigma\le80$, here at $t=930$. In practice one starts there from fresh noise, not from the exact path, and that costs a little of the law (chapter 10 showed how much is lost if one starts *much* too late).
 #
 # ## When the end must be pure noise
 #
@@ -431,7 +431,7 @@ for name, by_root in (("as it is", leaky), ("rescaled", tight)):
     print(f"{name}: trace {by_root.at(1000) ** 0.5:.3f}; brightness of the samples, should be 1.0: {float(end.mean()):.1f}")
 
 # %% [markdown]
-# Why not 0 exactly? Because of the network's language. At $\bar\alpha_T=0$ we have $x_T=\varepsilon$: a network that predicts $\varepsilon$ may copy its input, and the division by $\sqrt{\bar\alpha_T}$ in $\hat x_0$ is a division by 0. With a tiny $\bar\alpha_T$ it is a division by almost 0. How much does an error in the answer become in $\hat x_0$?
+# Why not 0 exactly? Because of the network's language. At $\bar\alpha_T=0$ we have $x_T=\varepsilon$: a network that predicts $\varepsilon$ may copy its input, and the division by $\sqrt{\bar\alpha_T}$ in $\hat x_0$ is a division by 0. With a tiny $\bar\alpha_T$ it is a division by almost 0. How large does an error in the answer become in $\hat x_0$?
 
 # %% tags=["proof"]
 by_eps, by_v = (x_t - sp.sqrt(1 - bar_t) * eps_hat) / sp.sqrt(bar_t), sp.sqrt(bar_t) * x_t - sp.sqrt(1 - bar_t) * v
@@ -527,7 +527,7 @@ report("ten digits", 1, "error of the weights, %", 100, 0)
 #
 # - **The mean is right at any $S$, the spread is not.** With few steps DDPM with $\tilde\beta$ loses most of the variance and wins it back slowly: it needs a thousand steps. Variance $\beta$ is nearer. Among the deterministic ones, Heun and 2M have the right variance at 20 steps, where DDIM still lacks a sixth.
 # - **Five steps are too few for the ring, whatever the sampler.** At 50 and 100 steps all but DDPM with $\beta$ have *no more* strays than exact samples, and that is no success: their clouds are too narrow, with a mean distance of about 0.1 instead of 0.125. Heun with 20 steps is narrowest of all. That is no contradiction to its accuracy. Its last step goes from $t=50$ straight to the guess, which is a mean and has no spread, and all before it was accurate.
-# - **The weights of the modes show no fault** at this $n$: half the differences come to 2 or 3 % for exact samples by chance alone. The deterministic samplers agree because they share the start.
+# - **The weights of the modes:** half the differences come to about 3 % for exact samples by chance alone, give or take 1. From 20 steps on the deterministic samplers show no fault. DDPM with $\tilde\beta$ at 5 and 10 steps (7.5 and 6.1 %) is outside, and with so many strays a "nearest mode" means little there. The deterministic samplers agree because they share the start.
 # - **Ten digits, and ten steps suffice for all.** Each sample is one of the ten, to the pixel: the perfect denoiser of ten pictures *copies*. A perfect score in this table is what we do not want from a trained network.
 
 # %%
@@ -539,7 +539,7 @@ assert min(stray[name][0] for name in SAMPLERS) > 0.4 and max(table["Gaussian", 
 assert all(stray[name][3] <= stray["exact draws"][3] and width[name][3] < 0.11 for name in ("DDPM, beta~", "DDIM", "Heun", "2M"))
 assert width["Heun"][2] == min(row for rows in width.values() for row in rows) < 0.07
 assert all(table["ten digits", name][k][0] == 0 for name in SAMPLERS for k in range(1, 6))
-print("each statement above that has a number: True")
+print("the statements about spread, strays and copies: True")
 
 # %% [markdown]
 # ## Every sampler on a trained network
@@ -612,7 +612,7 @@ for n, low, high, rows_of in ((n_digits, min(floors), max(floors), scores), (mea
 # - Heun with 5 calls (3 steps) is far off, beyond doubt, at either $n$. Three nodes between $\sigma=80$ and 0 are too few for a method that trusts both ends of a step.
 # - At $n=90$ and 17 calls all stand at the floor. Whoever ranks them from the left figure ranks the dice.
 # - At $n=359$ the floor is lower, and a little more can be said. With 5 calls fresh noise of variance $\beta$ costs quality. DDIM and 2M are nearly where they stay; from 9 calls on, more calls buy nothing that this score can see. DDPM needs 17 calls to come as near, and 250 calls bring it no farther.
-# - All samplers of one seed share their start noise. So their points move up and down together, and a comparison seed by seed is sharper than the bars suggest.
+# - All samplers of one seed share their start noise. The points of DDIM and 2M therefore move up and down together (DDPM's fresh noise breaks the tie), and a comparison seed by seed is sharper than the bars suggest.
 # - The network is small, the pictures are 8×8, and $\hat x_0$ is clipped. Nothing here says how the samplers compare on larger pictures.
 
 # %%
@@ -628,7 +628,7 @@ print("Heun with 5 calls over three times the floor; all at 17 calls below 2 tim
 # %% [markdown]
 # ## Up and across: two real digits
 #
-# A path of the ODE runs both ways, so a real picture has *its* noise. Chapter 10 walked up with a slope that was one step old, and paid with an error of order $1/S$. `ddim_invert(..., iterations=k)` asks again at the point it has just found, until it no longer moves. First the oracle:
+# A path of the ODE runs both ways, so a real picture has *its* noise. Chapter 10 walked up with a slope that was one step old, and paid with an error of order $1/S$. `ddim_invert(..., iterations=k)` asks again at the point it has just found, a fixed number of times. First the oracle:
 
 # %%
 crisp = GaussianMixture(torch.full((8,), 1 / 8), corners, torch.full((8,), 0.1))
@@ -659,7 +659,7 @@ plt.show()
 print(f"round trip, largest error of a pixel below 0.05: {bool((back - pair).abs().max() < 0.05)}")
 
 # %% [markdown]
-# The upper row ends in the two real digits, because the round trip is good, and what lies between is drawn with clean strokes. It is a path through *plausible* pictures, though not each of them need be a digit. The lower row is two pictures laid over one another.
+# The upper row ends in the two real digits, because the round trip is good, and what lies between has the full contrast of a drawn digit, where the lower row is grey; in the middle the shape is a blob, for it need not be a digit. It is a path through *plausible* pictures, though not each of them need be a digit. The lower row is two pictures laid over one another.
 #
 # ### Play with it
 #
@@ -683,7 +683,7 @@ explore(draw, sampler=choice(list(SAMPLERS), "sampler"), steps=slider(2, 60, 8, 
 #
 # ### "The ODE is the reverse SDE without the noise"
 #
-# It is not: the factor of the score changes too, from 1 to ½. Who only leaves out the noise gets a crowd that contracts. Data $\mathcal N(0,0.25)$, the oracle, a thousand small steps:
+# It is not: the factor of the score changes too, from 1 to ½. Whoever only leaves out the noise gets a crowd that contracts. Data $\mathcal N(0,0.25)$, the oracle, a thousand small steps:
 
 # %%
 noise_1d = torch.randn(4000, 1, generator=seeded(6), dtype=torch.float64)
