@@ -75,6 +75,19 @@ def test_code_that_stops_is_answered_and_not_raised(capsys: pytest.CaptureFixtur
     assert "your code stopped with" in capsys.readouterr().out
 
 
+def test_an_answer_cannot_change_its_question() -> None:
+    """17.4 hands out a list of labels; whoever hides all of them in place is wrong, and finds the labels as they were."""
+
+    def hide_all(labels: list[int], *rest: object) -> list[int]:
+        labels[:] = [10] * len(labels)
+        return labels
+
+    exercise = exercises(17)["17.4"]
+    before = repr(exercise.inputs)
+    assert verdict("17.4", hide_all).startswith("not yet")
+    assert repr(exercise.inputs) == before
+
+
 def test_unknown_numbers_are_refused() -> None:
     for bad, text in [
         ("2.99", r"no exercise 2\.99; there are 2\.1"),

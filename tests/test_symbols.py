@@ -67,3 +67,12 @@ def test_zero_is_found_and_nothing_else_is() -> None:
 )
 def test_a_sum_does_not_begin_with_a_minus(expr: sp.Expr, wanted: str) -> None:
     assert latex(expr) == wanted
+
+
+def test_derivatives_of_products_have_brackets() -> None:
+    """d/dx f g reads as f' g; a fraction and a single function need none."""
+    x = sp.Symbol("x")
+    f, g = sp.Function("f")(x), sp.Function("g")(x)
+    assert latex(sp.Derivative(f * g, x)).endswith(r"\left(f{\left(x \right)} g{\left(x \right)}\right)")
+    assert latex(sp.Derivative(f, x)) == r"\frac{d}{d x} f{\left(x \right)}"
+    assert latex(sp.Derivative(f / g, x)) == r"\frac{d}{d x} \frac{f{\left(x \right)}}{g{\left(x \right)}}"

@@ -13,7 +13,7 @@ from ..errors import CourseError
 
 
 class _Printer(LatexPrinter):
-    """SymPy's LaTeX, except that a sum does not begin with a minus if it has a positive term (x - mu, not - mu + x), and derivatives of products have brackets."""
+    """SymPy's LaTeX, except that a sum begins with a positive term if it has one, and that derivatives of products have brackets."""
 
     def _as_ordered_terms(self, expr: sp.Expr, order: str | None = None) -> list[sp.Expr]:
         terms = list(super()._as_ordered_terms(expr, order))
