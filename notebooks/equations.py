@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "equations.md"
 SHOWN = ("equation", "derive", "expectation", "inequality", "limit", "approximation")
 CITATION = re.compile(r"\b(Ho|DDIM|Nichol|Dhariwal|Luo|CFG|VAE|ZTSNR|v-pred|SDE|EDM)\b (?:eqs?\. ?\d|section)[^.;)]*")
-TYPED = re.compile(r"\$\$(.+?)\\tag\{(\d+\.\d+), definition\}", re.DOTALL)
+TYPED = re.compile(r"\$\$((?:(?!\$\$).)+?)\\tag\{(\d+\.\d+), definition\}", re.DOTALL)
 EVIDENCE = {
     "identity": r"Proved by SymPy\.|Each of the \d+ lines proved",
     "expectation": r"Monte Carlo|by quadrature",

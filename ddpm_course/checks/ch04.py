@@ -96,7 +96,7 @@ EXERCISES = {
             "That is the ELBO, with one draw: average the two weights *before* you take the logarithm.": 0.5 * math.log(0.1 * 0.36),
             "You averaged everything before the logarithm. Only the two weights of a pair are averaged inside.": math.log(0.23),
             "The mixed pair comes in two orders, so it counts twice.": (math.log(0.1) + math.log(0.36) + math.log(0.23)) / 3,
-            "That is log p(x). Two draws come nearer to it than one, but do not reach it.": math.log(0.29),
+            "That is log p(x). With this guess no number of draws reaches it: the mean weight is 0.23.": math.log(0.29),
         },
     ),
     "4.7": Exercise(

@@ -30,7 +30,14 @@ def _slips(factor: Factor, betas: Sequence[float]) -> bool:
 
 
 _LONG = tuple(1e-4 + (0.02 - 1e-4) * k / 999 for k in range(1000))
-_SLIPS = ((_factor(0), _BETAS), (_factor(-1), _BETAS), (_factor(1), _BETAS), (_factor(0, noise=1e-9), _BETAS), (_factor(-1, _LONG), _LONG))
+_SLIPS = (
+    (_factor(0), _BETAS),
+    (_factor(-1), _BETAS),
+    (_factor(1), _BETAS),
+    (_factor(0, noise=1e-9), _BETAS),
+    (_factor(-1, _LONG), _LONG),
+    (_factor(1, _LONG), _LONG),
+)
 
 _STEPS = (
     (0.7, -0.3, 0.1, 0.6, 1.2, 5),

@@ -8,7 +8,7 @@
 # - write down one step of the forward process and say why both of its square roots are there;
 # - derive the closed form for $q(x_t\mid x_0)$, by merging and by induction, without leaving a line out;
 # - read a noise schedule: what $\beta_t$, $\bar\alpha_t$ and the signal-to-noise ratio say about it;
-# - spot the two most common bugs in published forward processes by a number.
+# - spot three common bugs in a forward process by a number.
 #
 # *Needs:* chapter 01 (scaling a Gaussian, adding independent Gaussians). *Time:* about two and a half hours with the exercises.
 
@@ -29,7 +29,7 @@ style()
 schedule = linear_schedule(T=1000)
 
 # %% [markdown]
-# Look first, calculate later. Here are real handwritten digits, and the same digits after 50, 200, 400 and 1,000 steps of noise. The top row is data. The bottom row carries almost nothing of it. All the rows between them are what the network of chapter 08 will be trained on.
+# Look first, calculate later. Here are real handwritten digits, and the same digits after 50, 200, 400 and 1,000 steps of noise. The top row is data. The bottom row carries almost nothing of it. All the rows below the data, the bottom one included, are what the network of chapter 08 will be trained on.
 
 # %%
 x_clean = digits().train.images[:12]
@@ -301,7 +301,7 @@ for ax in (left, middle):
     ax.get_legend().remove()
 
 # %% [markdown]
-# Three things to see. The linear schedule has destroyed nearly everything by $t\approx 600$; its last 400 steps work on pure noise. The cosine schedule (Nichol eq. 17) spreads the work evenly: its $\bar\alpha_t$ falls almost on a straight line in the middle. And all of them fall strictly, which the package insists on, because a step that changes nothing cannot be undone.
+# Three things to see. The linear schedule has destroyed nearly everything by $t\approx 600$, where 3 % of the variance is signal; its last 400 steps work on little but noise. The cosine schedule (Nichol eq. 17) spreads the work evenly: its $\bar\alpha_t$ falls almost on a straight line in the middle. And all of them fall strictly. The package insists on it, because later formulas divide by $\beta_t$ (chapter 03).
 
 # %%
 for name, s in schedules.items():
@@ -353,7 +353,7 @@ except CourseError as error:
 # %% [markdown]
 # ## The same in the plane
 #
-# Points are easier to see through than pictures. Two moons dissolve into one round cloud. Notice that at $t=100$ the shape is still there, only furry; at $t=400$ one can just guess it.
+# Points are easier to see through than pictures. Two moons dissolve into one round cloud. Notice that at $t=100$ the shape is still there, only furry; at $t=400$ it is gone to the eye, although a fifth of $\bar\alpha$ is left.
 
 # %%
 moons = toy("moons", 1500, torch.Generator().manual_seed(3))
@@ -389,7 +389,7 @@ explore(draw, t=slider(1, 1000, 200, label="t"), name=choice(list(schedules), "s
 # %% [markdown]
 # ## Common mistakes
 #
-# Both of these run without an error message. Guess what happens before you run each cell.
+# All three of these run without an error message. Guess what happens before you run each cell.
 #
 # ### The noise is scaled twice (M1)
 #
@@ -474,7 +474,7 @@ def jump_variance(alpha_bar_s, alpha_bar_t):
 must_pass("2.2", jump_variance)
 
 # %% [markdown]
-# **2.3 ★★** At which SNR does a schedule with $\bar\alpha_t=\cos^2(\pi t/2T)$ stand at $t=T/4$? Give the number.
+# **2.3 ★★** At which SNR does a schedule with $\bar\alpha_t=\cos^2(\pi t/2T)$ stand at $t=T/4$? Give the number, to four digits or as a line of Python.
 
 # %% [markdown] tags=["hint"]
 # **Hint 2.3**

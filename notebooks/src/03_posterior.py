@@ -62,7 +62,7 @@ right.legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# The blue histogram is the answer, found by counting: the law of $x_5$ given $x_0=1$ *and* $x_6=-0.5$. It looks like a bell. The black curve is the formula that this chapter derives; it already fits. The blue chains are pinned at both ends, like a rope tied to two posts. This pinning is what "conditioning on $x_0$" means: keep the chains that started there.
+# The blue histogram is the answer, found by counting: the law of $x_5$ given $x_0=1$ *and* $x_6=-0.5$. It looks like a bell. The black curve is the formula that this chapter derives; it already fits. The blue chains are pinned at both ends, like a rope tied to two posts. The left post is the condition on $x_0$: every chain starts there. The right post is the condition on the last point: we kept only the chains that end there.
 
 # %%
 se = float(kept[:, 5].std()) / len(kept) ** 0.5
@@ -131,7 +131,7 @@ plt.show()
 #
 # 1. It is mathematics, not cheating. $q(x_{t-1}\mid x_t,x_0)$ is a perfectly good conditional law of the forward process. The counting experiment computed it.
 # 2. During *training* we do know $x_0$. We took it from the data set and made $x_t$ from it ourselves.
-# 3. During *sampling* we do not, and nobody will use it. The network is trained to imitate the pinned answers **without** seeing $x_0$; it learns their average, the black curve of the last picture. Chapter 05 shows that the bound on the likelihood asks for exactly this.
+# 3. During *sampling* we do not, and nobody will use it. The network is trained to imitate the pinned answers **without** seeing $x_0$; it learns their average: a bell around the mean of the black curve in the last picture. (What one bell misses is measured near the end of the chapter.) Chapter 05 shows that the bound on the likelihood asks for exactly this.
 #
 # ### Bayes' rule with a condition
 #
@@ -145,7 +145,7 @@ plt.show()
 #
 # It is a definition here because we *built* the chain like this (2.1). Once $x_{t-1}$ is given, $x_t$ is a fixed number plus $\sqrt{\beta_t}\,\varepsilon_t$, and this noise is independent of everything before, $x_0$ included. To be told $x_0$ in addition changes nothing.
 #
-# The proof cell names the joint laws $J$ (of all three), $J_{0s}$ and $J_{0t}$ (of $x_0$ and one other) and $J_0$, and replaces every conditional law by its meaning, a ratio of joints. It goes through the same three steps.
+# The proof cell names the joint laws $J$ (of all three), $J_{0s}$ and $J_{0t}$ (of $x_0$ and one other) and $J_0$ (of $x_0$ alone), and replaces every conditional law by its meaning, a ratio of joints. It goes through the same three steps.
 
 # %% tags=["proof"]
 J, J_0s, J_0t, J_0 = sp.symbols("J J_{0s} J_{0t} J_0", positive=True)
@@ -160,7 +160,7 @@ derive("3.2", posterior,
        (step * prior / evidence, "Markov, by 3.1"), given=ratios)
 
 # %% [markdown]
-# All three laws on the right are Gaussians that we know: one step (Ho eq. 2), and two times the closed form (Ho eq. 4). The proof does not say that the left side is Gaussian. That comes next. And it would fail if a step looked back to $x_0$.
+# All three laws on the right are Gaussians that we know: one step (Ho eq. 2), and twice the closed form (Ho eq. 4). The proof does not say that the left side is Gaussian. That comes next. And the proof would fail at its last line if a step looked back to $x_0$.
 #
 # If you distrust symbols, count. A toy chain with three states has tables in the place of densities. Bayes with a condition agrees with the joint table for a Markov chain. For a chain whose second step also looks at $x_0$, the same formula is wrong.
 
@@ -210,7 +210,7 @@ axes[1].legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# Early (left) the prior is narrow: little noise has been added, so the start tells nearly everything. Late (right) the prior is as wide as the noise, and the posterior leans on the likelihood. Both witnesses are needed in between.
+# Early (left) the prior is narrow: little noise has been added, so the start tells nearly everything. In the middle and on the right the two witnesses are about equally sure, because in this short chain the late steps are as noisy as the whole past; the posterior sits half-way. With the small steps of a long schedule the likelihood is by far the surer one at late times, as the weights further down show.
 #
 # ### Play with it
 #
@@ -291,7 +291,7 @@ derive("3.10", bar_s / (1 - bar_s) - bar_s / (1 - bar_s) ** 2 * variance,
        (bar_t / (1 - bar_t), "the bracket is alpha (1 - the earlier alpha-bar)"), given=product)
 
 # %% [markdown]
-# All three agree, so the whole rest does (3.11). For the factors in front, (3.6) turned upside down says that the four variances satisfy (3.12); the roots of both sides, with $2\pi$, are (3.13).
+# All three agree, so the whole rest does (3.11). For the factors in front, (3.6) turned upside down says that the four variances satisfy (3.12); one over the roots of both sides, with the $2\pi$, is (3.13), for $t\ge2$: the product of the two factors in front.
 
 # %% tags=["proof"]
 rest = x_t**2 / beta_t + bar_s * x_0**2 / (1 - bar_s) - slope**2 / precision
@@ -322,7 +322,7 @@ for t in (2, 500, 1000):
 # %% [markdown]
 # ## By hand
 #
-# Ten lines, with tables of our own. Index 0 is clean data: $\bar\alpha_0=1$. Then $t=1$ needs no special case.
+# Six lines, with tables of our own. Index 0 is clean data: $\bar\alpha_0=1$. Then $t=1$ needs no special case.
 
 # %%
 beta = torch.cat([torch.zeros(1, dtype=torch.float64), torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)])
@@ -374,7 +374,7 @@ print("grid = closed form to 1e-6 at t = 2, 10, 500, 1000: True")
 # %% [markdown]
 # ### What do the weights look like?
 #
-# Left: the two weights of the mean along the linear schedule. For most $t$ the answer is almost entirely "where you are now": a single step back is a tiny correction towards $x_0$. Only in the very first steps does $x_0$ take over, and at $t=1$ it gets everything. Right: $\tilde\beta_t/\beta_t$. The two variances differ at the start only.
+# Left: the two weights of the mean along the linear schedule. For most $t$ the answer is almost entirely "where you are now": a single step back is a tiny correction towards $x_0$. Only in the very first steps does $x_0$ take over, and at $t=1$ it gets everything. Right: $\tilde\beta_t/\beta_t$. With $T=1000$ the two variances differ noticeably only in the first few dozen steps; with $T=20$ the first ten steps are half of the chain. (The time axes are logarithmic.)
 
 # %%
 t_axis = torch.arange(1, 1001)
@@ -525,11 +525,11 @@ assert abs(float(mean) - 0.7) < 1e-12 and var == 0
 # %% [markdown]
 # ### Question: why is the last step noise-free?
 #
-# A sampler draws $x_{t-1}$ as mean plus $\sigma_t z$. At the last step, from $t=1$ to $0$, one leaves $z$ away. Two reasons.
+# A sampler draws $x_{t-1}$ as mean plus $\sigma_t z$. At the last step, from $t=1$ to $0$, $z$ is left out. Two reasons.
 #
 # *The pinned answer has variance 0 there*, as just proved. With $\sigma_1^2=\tilde\beta_1$ the question does not even arise.
 #
-# *Any noise would stay.* Noise added at $t=500$ is raw material, which later steps work on. After the last step nobody comes to clean up. Whatever the mean is, adding independent noise of variance $\sigma^2$ makes the expected squared error worse by exactly $\sigma^2$, for each pixel: in the square of (error + noise) the mixed term has mean 0, as in (1.23). With the linear schedule and $T=1000$ this is $\sigma_1=0.01$, which you may not see. With 20 big steps you do. Below, the exact denoiser for our 1,438 training digits makes the last step from $t=50$ to $0$. (It knows these digits by heart, so its guess is perfect; a network's would be a little soft.)
+# *Any noise would stay.* Noise added at $t=500$ is raw material, which later steps work on. After the last step nobody comes to clean up. Whatever the mean is, adding independent noise of variance $\sigma^2$ makes the expected squared error worse by exactly $\sigma^2$, for each pixel: in the square of (error + noise) the mixed term has mean 0, as in (1.23). With $\sigma_1^2=\beta_1$, the linear schedule and $T=1000$ the noise has standard deviation $\sigma_1=0.01$, which you may not see. With 20 big steps you do. Below, the exact denoiser for our 1,438 training digits makes the last step from $t=50$ to $0$. (It knows these digits by heart, so its guess is perfect; a network's would be a little soft.)
 
 # %%
 train_digits = digits().train.images
@@ -566,7 +566,7 @@ equation("3.25", at_c[1], beta_t, given=put_in | product)
 equation("3.26", at_c[0], variance, given=put_in | product)
 
 # %% [markdown]
-# So the true variance of the reverse step is $\beta_t\,v_{t-1}/v_t$. If the data have variance 1 in every direction, it is $\beta_t$. If the data are a single point, $c=0$, it is $\tilde\beta_t$. For $0<c<1$ it lies in between. Real pictures are neither: most directions in pixel space hardly vary at all (nearly a point), some vary much. For $c>1$ the truth is even *above* $\beta_t$. The proof covers Gaussian data; for others the best variance also depends on $x_t$.
+# So the true variance of the reverse step is $\beta_t\,v_{t-1}/v_t$. For $\mathcal N(0,I)$ it is $\beta_t$. If the data are a single point, $c=0$, it is $\tilde\beta_t$. For $0<c<1$ it lies in between. Real pictures are neither: most directions in pixel space hardly vary at all (nearly a point), some vary much. For $c>1$ the truth is even *above* $\beta_t$. The proof covers Gaussian data; for others the best variance also depends on $x_t$.
 #
 # We let the oracle speak. For Gaussian data the best sampler is linear, so we can follow its variance exactly, with no sampling noise: a step $x_s=k\,x_t+\sigma z$ turns variance $v$ into $k^2v+\sigma^2$. We read $k$ off the package's own step. Twenty steps only, so that the error shows.
 
@@ -680,7 +680,7 @@ for t in range(1, 1001):  # by hand, all three, at every t
         assert abs(reverse_variance(schedule, t, t - 1, kind) - value) < 1e-12
 
 # %% [markdown]
-# With jumps, "the next one" after a jump $(t,0)$ is the jump $(2t,t)$, which is $\tilde\beta_2$ when $t=1$. At the end of the schedule there is no next; then the package falls back on $\beta$. And a whole batch of times gives the same numbers as one at a time.
+# With jumps, "the next one" after a jump $(t,0)$ is the jump $(2t,t)$, or $(T,t)$ if $2t$ is beyond the end, which is $\tilde\beta_2$ when $t=1$. Only at $t=T$ is there no next; then the package falls back on $\beta$. And a whole batch of times gives the same numbers as one at a time.
 
 # %%
 def tilde_by_hand(t, s):
@@ -700,7 +700,7 @@ print("clipped variance for jumps, by hand = package: True")
 # %% [markdown]
 # ### "We sample from $q(x_{t-1}\mid x_t,x_0)$" (M5)
 #
-# We cannot: it needs $x_0$. A sampler puts the *guess* $\hat x_0=\mathbb E[x_0\mid x_t]$ into its place and keeps the variance $\tilde\beta_t$. So it samples from another law, one with less variance. How much is lost? Hold $x_t$ fixed. The true $x_{t-1}$ then varies for two reasons: $x_0$ varies around its guess, by $\Delta=x_0-\hat x_0$, which enters with the weight of $x_0$ in the mean (3.7); and the pinned answer has noise $\sqrt{\tilde\beta_t}\,z$ of its own, independent of $x_0$. The average in (3.29) runs over both, given $x_t$.
+# We cannot: it needs $x_0$. A sampler puts the *guess* $\hat x_0=\mathbb E[x_0\mid x_t]$ into its place and keeps the variance $\tilde\beta_t$. So it samples from another law: it has the width of the pinned answer, but less variance than the true reverse step $q(x_{t-1}\mid x_t)$. How much is lost? Hold $x_t$ fixed. The true $x_{t-1}$ then varies for two reasons: $x_0$ varies around its guess, by $\Delta=x_0-\hat x_0$, which enters with the weight of $x_0$ in the mean (3.7); and the pinned answer has noise $\sqrt{\tilde\beta_t}\,z$ of its own, independent of $x_0$. The average in (3.29) runs over both, given $x_t$.
 
 # %% tags=["proof"]
 weight_of_x_0, Delta = sp.sqrt(bar_s) * beta_t / (1 - bar_t), sp.Symbol(r"\Delta", real=True)
@@ -748,7 +748,7 @@ for name in ("a bell, N(0, 1)", "two points, -1 and 1"):
 # %% [markdown]
 # ### "The network outputs $x_{t-1}$" (M35)
 #
-# It outputs $\hat\varepsilon$, one number for each pixel. From it follows a *distribution*, with the mean (3.16) and a fixed variance; and from that distribution $x_{t-1}$ is *drawn*. The wrong line is `x = net(x, t)`. It does not even have the right size: $\hat\varepsilon$ has variance about 1 and points away from the data. Two draws from the same output differ, and that is intended.
+# It outputs $\hat\varepsilon$, one number for each pixel. From it follows a *distribution*, with the mean (3.16) and a fixed variance; and from that distribution $x_{t-1}$ is *drawn*. The wrong line is `x = net(x, t)`. It does not even have the right size: $\hat\varepsilon$ is an estimate of the noise, not a picture, and it points away from the data. Two draws from the same output differ, and that is intended.
 
 # %%
 eps_model = worlds["two points, -1 and 1"].eps_model(schedule)
@@ -848,7 +848,7 @@ check("3.4", kept_fraction)
 # %% tags=["solution"]
 def kept_fraction(c, bar_s, bar_t):
     v_s, v_t = bar_s * c + 1 - bar_s, bar_t * c + 1 - bar_t
-    return (1 - bar_s) / (1 - bar_t) * v_t / v_s  # beta-tilde over beta v_s / v_t: beta cancels
+    return (1 - bar_s) / (1 - bar_t) * v_t / v_s  # beta-tilde over beta v_s / v_t: beta cancels; c = 0: 1, nothing is lost; c = 1: beta-tilde / beta
 
 
 must_pass("3.4", kept_fraction)

@@ -6,10 +6,10 @@
 # **After this chapter you can**
 #
 # - derive the evidence lower bound (ELBO) in two ways: by Jensen's inequality, and as an exact identity whose remainder is a Kullback–Leibler divergence;
-# - compute the KL divergence of two Gaussians, and say why each of its three parts is there;
+# - compute the KL divergence of two Gaussians, and say why each of its parts is there;
 # - move a gradient through a random draw (reparameterisation), and show by a number what goes wrong without it;
 # - train a small variational autoencoder (VAE) on real digits, and read its bound, its samples and its latent space;
-# - say in which sense a VAE is a diffusion model with a single step.
+# - say in which sense a diffusion model with a single step is a VAE.
 #
 # *Needs:* chapter 01 (expectations, KL) and chapter 03 (Bayes' rule, completing the square). *Time:* about three hours with the exercises.
 
@@ -152,7 +152,7 @@ tight = {p_1: 0.1, p_2: 0.06, p_3: 0.24, q_1: 0.25, q_2: 0.15, q_3: 0.6}  # equa
 inequality("4.7", sp.log(p_1 + p_2 + p_3), swapped, cases=cases, equality=tight, source="VAE section 2.2")
 
 # %% [markdown]
-# When is nothing lost? In (4.4) the two sides meet at $u=1$ only. So every weight must equal the mean weight: in the picture, the dots sit on one point and the chord has no length. Then $p(x,z)/q(z)=\bar R$ for every $z$, and $\bar R=p(x)$. Solve for the guess: $q(z)=p(x,z)/p(x)=p(z\mid x)$, by Bayes' rule. *Nothing is lost if and only if the guess is the posterior.* Jensen does not tell us *how much* is lost otherwise. The second way does.
+# When is nothing lost? In (4.4) the two sides meet at $u=1$ only. So every weight must equal the mean weight: in the right picture above, the three dots would sit on one point, and the thick orange piece would have no length. Then $p(x,z)/q(z)=\bar R$ for every $z$, and $\bar R=p(x)$. Solve for the guess: $q(z)=p(x,z)/p(x)=p(z\mid x)$, by Bayes' rule. *Nothing is lost if and only if the guess is the posterior.* Jensen does not tell us *how much* is lost otherwise. The second way does.
 #
 # ## Second way: an exact identity
 #
@@ -179,7 +179,7 @@ derive("4.8", sp.log(p_x),
        given={p_xz: p_x * p_z_x}, source="VAE section 2.2")
 
 # %% [markdown]
-# In the last line the first expectation is the ELBO (4.6). The second is, letter by letter, the Kullback–Leibler divergence (1.27) from the guess to the posterior. Both run over $z\sim q$, with $x$ fixed. In short:
+# In the last line the first expectation is the ELBO (4.6). The second is, letter by letter, the Kullback–Leibler divergence (1.36) from the guess to the posterior. Both run over $z\sim q$, with $x$ fixed. In short:
 #
 # $\displaystyle\underbrace{\log p(x)}_{\text{what we want}} \;=\; \underbrace{\mathrm{ELBO}(q)}_{\text{what we can compute}} \;+\; \underbrace{\mathrm{KL}\big(q(z)\,\|\,p(z\mid x)\big)}_{\text{the gap}}$
 #
@@ -248,7 +248,7 @@ derive("4.9", -Expect(sp.log(p_xz / q_z), z_q),
 # %% [markdown]
 # ## The KL divergence of two Gaussians
 #
-# In this course all guesses, priors and posteriors are Gaussian. So this one formula carries almost everything. Chapter 01 derived it with standard deviations (1.29). Here it is once more with *variances* $v$, the form that the rest of the course uses. Let $x\sim\mathcal N(m_1, v_1)$ and write $x = m_1 + \sqrt{v_1}\,\varepsilon$. The expectation then runs over a standard normal $\varepsilon$, and all that is needed is $\mathbb E[\varepsilon]=0$ and $\mathbb E[\varepsilon^2]=1$.
+# From here on, all guesses and priors are Gaussian, and so are the posteriors that we can write down. So this one formula carries almost everything. Chapter 01 derived it with standard deviations (1.38). Here it is once more with *variances* $v$, the form that the rest of the course uses. Let $x\sim\mathcal N(m_1, v_1)$ and write $x = m_1 + \sqrt{v_1}\,\varepsilon$. The expectation then runs over a standard normal $\varepsilon$, and all that is needed is $\mathbb E[\varepsilon]=0$ and $\mathbb E[\varepsilon^2]=1$.
 #
 # The two log densities are to be subtracted. At the drawn point the first one has the square $(x-m_1)^2/2v_1=\varepsilon^2/2$, and the second one the square $(x-m_2)^2/2v_2$ with $x-m_2=m_1-m_2+\sqrt{v_1}\,\varepsilon$. You will find both on the left side.
 
@@ -317,7 +317,7 @@ inside = log_normal(z_guess, m_q, v_q) - log_normal(z_guess, 0, 1) - log_normal(
 equation("4.12", Expect(inside, e), prior_term + reconstruction)
 
 # %% [markdown]
-# The right side is $-\mathrm{ELBO}$. Its first four parts, $\frac12(m^2+v-\log v-1)$, are the prior term: (4.10) against $\mathcal N(0,1)$. The rest is the reconstruction. In it, look at $w^2 v$: a wide guess pays, because the decoder carries its spread over to $x$. Finally the identity of this chapter, $-\log p(x) = -\mathrm{ELBO} - \mathrm{gap}$, with all three parts in closed form. It must hold for every $m$, $v$, $w$, $s$ and $x$:
+# The right side is $-\mathrm{ELBO}$. The parts without $w$, $s$ and $x$, together $\frac12(m^2+v-\log v-1)$, are the prior term: (4.10) against $\mathcal N(0,1)$. The rest is the reconstruction. In it, look at $w^2 v$: a wide guess costs something here, because the decoder carries its spread over to $x$. Finally the identity of this chapter, $-\log p(x) = -\mathrm{ELBO} - \mathrm{gap}$, with all three parts in closed form. It must hold for every $m$, $v$, $w$, $s$ and $x$:
 
 # %% tags=["proof"]
 gap = kl.subs({m_1: m_q, v_1: v_q, m_2: post_mean, v_2: post_var}, simultaneous=True)
@@ -600,7 +600,7 @@ for name, slope, tight in (("A", 1.0, True), ("B", 2.0, False)):
 # | prior | $\mathcal N(0,I)$ | $\mathcal N(0,I)$ |
 # | decoder | $\mathcal N(x;\,\mathrm{decode}(z),\,0.05)$ | $\mathcal N(x_0;\,\mu_\theta(x_1,1),\,\beta_1)$ |
 #
-# ($\mu_\theta(x_1,1)$ is the DDPM's name for what the decoder makes of $x_1$. Its variance is chosen, here as $\beta_1$; chapter 05 discusses the choice.) Nothing else differs. So their bounds must be *the same number* if we build a "VAE" whose encoder is frozen to $q(x_1\mid x_0)$. The package has one home for the prior and one for the reconstruction, and both kinds of model use them: `vae_terms` asks an encoder for the law of the latent, `vlb_terms` takes it from the schedule. To test this we need some denoiser; the oracle of our Gaussian digits will do, and a linear map with random weights too. (`eps_model` predicts the noise in $x_1$. The decoder then subtracts it: $\hat x_0=(x_1-\sqrt{1-\bar\alpha_1}\,\hat\varepsilon)/\sqrt{\bar\alpha_1}$, which is the mean $\mu_\theta$ at $t=1$. Chapters 05 and 06 explain this in full.)
+# ($\mu_\theta(x_1,1)$ is the DDPM's name for what the decoder makes of $x_1$. Its variance is chosen, here as $\beta_1=1-\bar\alpha_1$; chapter 05 discusses the choice.) Nothing else differs. So their bounds must be *the same number* if we build a "VAE" whose encoder is frozen to $q(x_1\mid x_0)$. The package has one home for the prior and one for the reconstruction, and both kinds of model use them: `vae_terms` asks an encoder for the law of the latent, `vlb_terms` takes it from the schedule. To test this we need some denoiser; the oracle of our Gaussian digits will do, and a linear map with random weights too. (`eps_model` predicts the noise in $x_1$. The decoder then subtracts it: $\hat x_0=(x_1-\sqrt{1-\bar\alpha_1}\,\hat\varepsilon)/\sqrt{\bar\alpha_1}$, which is the mean $\mu_\theta$ at $t=1$. Chapters 05 and 06 explain this in full.)
 
 # %%
 class FrozenVAE(torch.nn.Module):
@@ -660,7 +660,7 @@ right.annotate("bound of the trained VAE, T = 1", (1, vae_bound - 5), color=ORAN
 assert totals[0] > 60 and sorted(totals, reverse=True) == totals and yardstick < totals[-1] < yardstick + 5
 
 # %% [markdown]
-# Left: with one frozen step the bound stays near 64 nats or above, whatever the share of signal. Keep much of the picture in $x_1$ and the prior term explodes; keep little and the reconstruction has nothing to work with. Right: the more steps, the lower the bound. It creeps towards the dashed line, which is the exact $-\log p$ of the model that the oracle belongs to and which no bound for it can undercut. The trained VAE (orange) manages with *one* latent because its encoder is free to choose what to say; it is also another model, and a better one than a Gaussian.
+# Left: with one frozen step the bound stays near 64 nats or above, whatever the share of signal. Keep much of the picture in $x_1$ and the prior term explodes; keep little and the reconstruction has nothing to work with. Right: the more steps, the lower the bound. It creeps towards the dashed line, which is the exact $-\log p$ of the Gaussian that the oracle belongs to. (The chain is a slightly different model for every finite $T$; that its bound stays above the line is seen here, not proved.) The trained VAE (orange) manages with *one* latent because its encoder is free to choose what to say; it is also another model, and a better one than a Gaussian.
 #
 # Two ways, then, to make the bound good. **Learn the encoder**, and keep one latent: the VAE. Or **keep the encoder fixed and take many small steps**: the DDPM. Why small steps make the bound tight is the subject of chapter 05.
 #
@@ -844,7 +844,7 @@ log_evidence = -3.2 + 0.7  # the bound lies below, by the gap
 must_pass("4.5", log_evidence)
 
 # %% [markdown]
-# **4.6 ★★** More draws. The joint is $p(x,z)=(0.05,\,0.18,\,0.06)$, the guess $q=(\frac12,\frac12,0)$. Draw *two* independent $z$ from $q$, average their weights $w=p(x,z)/q(z)$, and take the logarithm. What is its exact mean? (It must lie between the ELBO and $\log 0.29$.)
+# **4.6 ★★** More draws. The joint is $p(x,z)=(0.05,\,0.18,\,0.06)$, the guess $q=(\frac12,\frac12,0)$. Draw *two* independent $z$ from $q$, average their weights $R(z)=p(x,z)/q(z)$, and take the logarithm. What is its exact mean? (It must lie between the ELBO and the logarithm of the mean weight. Is that 0.29 here? The guess never draws the third cause.)
 
 # %% [markdown] tags=["hint"]
 # **Hint 4.6**
@@ -884,9 +884,9 @@ def noise_ratio(m, s):
 must_pass("4.7", noise_ratio)
 
 # %% [markdown] tags=["solution"]
-# (The ratio is never below 3.75, and it explodes for small $s$. This is why everybody reparameterises where it is possible.)
+# (The ratio is never below 3.75, and unless $m=0$ it explodes for small $s$. This is why everybody reparameterises where it is possible.)
 
 # %% [markdown]
 # ## What comes next
 #
-# One latent, one guess, one gap. Chapter 05 puts $T$ latents in a row, $x_1,\dots,x_T$, keeps the encoder fixed, and writes the same bound. It then has three kinds of terms, and each is a KL divergence of two Gaussians, which you can now compute. The empty place in the middle of this chapter's bound, the *matching* terms, is where all the learning of a diffusion model happens.
+# One latent, one guess, one gap. Chapter 05 puts $T$ latents in a row, $x_1,\dots,x_T$, keeps the encoder fixed, and writes the same bound. It then has three kinds of terms: a prior term and a reconstruction, as here, and between them new *matching* terms. The prior and the matching terms are KL divergences of two Gaussians, which you can now compute. The empty place in the middle of this chapter's bound, the *matching* terms, is where all the learning of a diffusion model happens.

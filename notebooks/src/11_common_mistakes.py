@@ -69,7 +69,7 @@ def reveal(key):  # which one is wrong, by how much, why, and a picture
 # %% [markdown]
 # ## The forward process and its Gaussians
 #
-# Six mistakes about scaling, adding and naming Gaussians. In pictures they look properly noisy: no picture has a scale beside it on which one could read its variance. They are caught by a *variance* or a *correlation* over many draws, compared with the closed form. The rings in the figures mark the value that was known beforehand.
+# Six mistakes about scaling, adding and naming Gaussians. Four of them look properly noisy in pictures: no picture has a scale beside it on which one could read its variance. They are caught by a *variance* or a *correlation* over many draws, compared with the closed form. The other two (M19, M34) need one number worked out by hand. The rings in the figures mark the value that was known beforehand.
 
 # %% [markdown]
 # **M1.** The closed form of chapter 02. What is the variance of $x_t$ at $t=100$ in each version?
@@ -174,10 +174,10 @@ print(f"factor of eps at t = 1: right {tables.right_coefficients(1)[1]:.2f}, sli
 assert bool((moved < errors).all()) and tables.wrong_coefficients(1)[1] == 0
 
 # %% [markdown]
-# No statistic of the samples moves by as much as its own standard error, so nobody will see the slip there, not with 2,000 samples. The coefficient test needs no sample, no network and no training: one multiplication by hand, and the slip is a factor of 0 instead of 0.01. This is why each table of the package is tested at $t=1$, $2$ and $T$ against numbers worked out in another way.
+# None of these four statistics moves by as much as its own standard error, so a look at them does not show the slip, not with 2,000 samples. The coefficient test needs no sample, no network and no training: one multiplication by hand, and the slip is a factor of 0 instead of 0.01. This is why each table of the package is tested at $t=1$, $2$ and $T$ against numbers worked out in another way.
 
 # %% [markdown]
-# **M22.** How far is $q(x_T\mid x_0)$ from $\mathcal N(0,1)$? Predict it for $T=10$ with the usual $\beta$'s.
+# **M22.** How far, in nats of KL, is $q(x_T\mid x_0)$ from $\mathcal N(0,1)$? Predict it for $x_0=1$ and $T=10$ with the usual $\beta$'s.
 
 # %%
 ask(22, ...)
@@ -265,7 +265,7 @@ reveal(21)
 # %% [markdown]
 # ## The sampling loop
 #
-# Whole chains now, with the exact oracle as network, so that no training can be blamed. A single sample of a broken chain often looks *cleaner* than a right one, because noise is missing. So do not look at one sample; look at the law of many: mean, spread, the weights of the bells, the distance to the data. On the way down, the variance of $x_t$ is known at each $t$, and it shows a fault long before $t=0$.
+# Whole chains now, with the exact oracle as network (in M26 and M26b with its answers exaggerated by 10 %), so that no training can be blamed. A single sample of a broken chain often looks *cleaner* than a right one, because noise is missing. So do not look at one sample; look at the law of many: mean, spread, the weights of the bells, the distance to the data. On the way down, the variance of $x_t$ is known at each $t$, and it shows a fault long before $t=0$.
 
 # %% [markdown]
 # **M6.** The last line of a reverse step. The data have the standard deviation 0.5.
@@ -717,7 +717,7 @@ lost_variance = weight**2 * 1.0
 must_pass("11.5", lost_variance)
 
 # %% [markdown]
-# **11.6 ★★★** Write the test that catches M15. `noise_factor(t)` is somebody's $\sqrt{1-\bar\alpha_t}$ for $t=1,\dots,T$, and `betas` is the list $[\beta_1,\dots,\beta_T]$. Return `True` if the table has slipped in either direction, even if by a single step of a long schedule, and `False` if it is right up to rounding.
+# **11.6 ★★★** Write the test that catches M15. `noise_factor(t)` is somebody's $\sqrt{1-\bar\alpha_t}$ for $t=1,\dots,T$, and `betas` is the list $[\beta_1,\dots,\beta_T]$. Return `True` if the table has slipped in either direction, even if only by one position in the table of a long schedule, and `False` if it is right up to rounding.
 
 # %% [markdown] tags=["hint"]
 # **Hint 11.6**

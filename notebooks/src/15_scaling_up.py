@@ -307,7 +307,7 @@ for name, a, b in (("weights", apart, together), ("averages", averages[apart].mo
     print(f"the same {name:8s} after three steps of 0.001: {float((in_a_row(a) - in_a_row(b)).abs().mean()) < 1e-6}")
 
 # %% [markdown]
-# What do these rewritings buy? Measured on two CPU cores (`python benchmarks/bench.py`), bf16. A network of 1.6 million weights, 64 pictures a step: diffusers' network of the same architecture goes from 145 pictures a second to 130 when it is compiled, ours from 175 to 241. Of the time that is left, two thirds are convolutions, and no form of the sums between them can shorten those. The network of 35.7 million weights, 16 pictures a step, goes from 16.7 to 18.3. With the compiler's own dropout it went down, from 17.0 to 15.8.
+# What do these rewritings buy? Measured on two CPU cores (`python benchmarks/bench.py`), bf16. A network of 1.6 million weights, 64 pictures a step: diffusers' network of the same architecture goes from 145 pictures a second to 130 when it is compiled, ours from 175 to 241. Of the time that is left, two thirds are convolutions, and no form of the sums between them can shorten those. The network of 35.7 million weights, 16 pictures a step, goes from 15.2 to 17.7. With the compiler's own dropout it went down, from 17.0 to 15.8.
 
 # %% [markdown]
 # ## Sixteen bits
