@@ -23,7 +23,7 @@ import sympy as sp
 import torch
 
 from ddpm_course import MLP, ExactGaussian, GaussianMixture, cosine_schedule, ddpm_sample, load_model, reverse_variance, shipped
-from ddpm_course import time_grid, vlb_terms, vlb_weight
+from ddpm_course import q_sample, time_grid, vlb_terms, vlb_weight
 from ddpm_course.checks import check, must_pass
 from ddpm_course.data import digits, mnist5k
 from ddpm_course.elbo import vlb_term
@@ -343,7 +343,7 @@ two_outputs, learned = learned_range(net.requires_grad_(False), tiny)
 x, own = wide.sample(2000, seeded(11)).float(), wide.variance(tiny)
 said = []
 for t in range(1, 21):
-    two_outputs(x, torch.full((2000,), t))
+    two_outputs(q_sample(tiny, x, t, torch.randn(x.shape, generator=seeded(100 + t))), torch.full((2000,), t))
     said.append(learned(t, t - 1).mean(0).double())
 said, truth = torch.stack(said), torch.stack([own(t, t - 1) for t in range(1, 21)])
 fig, ax = plt.subplots(figsize=(7, 3))
