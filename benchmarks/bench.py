@@ -216,7 +216,7 @@ def main() -> None:
     args, begun = arguments(), time.perf_counter()
     os.environ |= {"BENCH_CLOCK": args.clock, "TQDM_DISABLE": "1"}
     torch.set_num_threads(args.threads)
-    budget = replace(BUDGETS[args.budget], **({"rounds": args.rounds} if args.rounds else {}))
+    budget = replace(usual := BUDGETS[args.budget], rounds=args.rounds or usual.rounds)
     report: dict[str, Any] = {"budget": args.budget, "clock": args.clock, "machine": machine(args.device, args.threads)}
     print(report["machine"], flush=True)
     report["networks"] = []

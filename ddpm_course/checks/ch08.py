@@ -8,11 +8,7 @@ import torch
 from . import Exercise
 
 _TRIPLES = ((1.0, 0.0, 0.64), (0.0, 1.0, 0.64), (0.5, -1.2, 0.1), (-0.7, 0.4, 0.99))
-_GRADIENTS = (
-    (torch.tensor([3.0, -4.0]), 1.0),
-    (torch.tensor([0.3, 0.4]), 1.0),
-    (torch.tensor([6.0, 0.0, 8.0]), 2.0),
-)
+_GRADIENTS = ((torch.tensor([3.0, -4.0]), 1.0), (torch.tensor([0.3, 0.4]), 1.0), (torch.tensor([6.0, 0.0, 8.0]), 2.0))
 _FLOORS = ((0.5, 1.0), (0.9, 0.5), (0.1, 2.0), (0.5, 0.2))
 
 
@@ -25,7 +21,7 @@ def _v(x_0: float, eps: float, alpha_bar: float) -> float:
 def _clip(g: torch.Tensor, c: float) -> torch.Tensor:
     """The same direction, length min(|g|, c)."""
     length = math.sqrt(sum(x * x for x in g.tolist()))
-    return torch.tensor([x / length * min(length, c) for x in g.tolist()]) if length else g
+    return torch.tensor([x / length * min(length, c) for x in g.tolist()])
 
 
 def _floor(alpha_bar: float, s: float) -> float:

@@ -637,7 +637,8 @@ except CourseError as error:
 
 # %%
 copy_features, train_features = eyes.features(sets["copies"]), eyes.features(train_images)
-against_train, against_held_out = frechet_distance(copy_features, train_features[torch.randperm(len(train_features), generator=seeded(32))[: len(real_features)]]), frechet_distance(copy_features, real_features)
+as_many = train_features[torch.randperm(len(train_features), generator=seeded(32))[: len(real_features)]]
+against_train, against_held_out = frechet_distance(copy_features, as_many), frechet_distance(copy_features, real_features)
 print(f"copies look better against the training set than against held-out digits: {against_train < against_held_out}")
 assert against_train < against_held_out
 
