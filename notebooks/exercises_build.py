@@ -30,7 +30,8 @@ ONE_FORM = {"entry_quiz"}  # its answers are explained by the checks, so there i
 BACK = "Back to the chapter: [{name}.ipynb](../{name}.ipynb). "
 INTRO = {
     "student": 'Replace the three dots and run the cell: it says "right!", or gives the hint that fits your mistake. '
-    "Hints are in collapsed cells. ★ takes a minute, ★★★ needs pen and paper. Solutions: [{name}_solution.ipynb]({name}_solution.ipynb).",
+    "Hints are in collapsed cells. ★ takes a minute, ★★ a few, ★★★ needs pen and paper. "
+    "Solutions: [{name}_solution.ipynb]({name}_solution.ipynb).",
     "solution": "One way to solve each exercise; others are as good. The blank sheet: [{name}_student.ipynb]({name}_student.ipynb).",
 }
 

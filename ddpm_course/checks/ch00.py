@@ -12,12 +12,12 @@ EXERCISES = {
             "The factors are square roots: 0.6 and 0.8, not 0.36 and 0.64.": 0.04,
             "Mind the sign: the noise is negative.": 1.0,
             "The noise has a factor, too: sqrt(1 - alpha_bar) = 0.8.": 0.1,
-            "The picture has a factor, too: sqrt(alpha_bar) = 0.6.": 0.6,
+            "0.6 comes out if the picture lacks its factor sqrt(alpha_bar) = 0.6, or if the noise is left out.": 0.6,
         },
     ),
     "0.2": Exercise(
         answer=0.6,
-        hint="The oracle answers the mean: each possibility times its probability, summed.",
+        hint="The oracle's guess is the mean: each possibility times its probability, summed.",
         wrong={
             "That is the most probable pixel; the smallest squared error belongs to the mean.": 1.0,
             "Weigh the two possibilities: white is four times as probable as black.": 0.0,

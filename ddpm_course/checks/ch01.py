@@ -55,7 +55,7 @@ EXERCISES = {
         wrong={
             "The error falls like 1 / sqrt(n), not like 1 / n: square the ratio.": 200.0,
             "You squared 0.01 but not the standard deviation.": 20_000.0,
-            "You took 2 for the variance and divided by the error once.": 400.0,
+            "You squared the standard deviation but not the error.": 400.0,
         },
     ),
     "1.5": Exercise(
@@ -69,12 +69,10 @@ EXERCISES = {
             "You used only p, and not how well x fits each point: weigh p with the height of its bell at x.": lambda x, a, b, p: (
                 (x - a * (2 * p - 1)) / b
             ),
-            "In the exponent stands the variance 2 b^2, not the standard deviation 2 b.": lambda x, a, b, p: (
+            "In the exponent one divides by 2 b^2, two times the variance, not by 2 b.": lambda x, a, b, p: (
                 (x - a * math.tanh(a * x / b + 0.5 * math.log(p / (1 - p)))) / b
             ),
-            "That is the noise if the mean of the data were subtracted for sure; average the two possible noises.": lambda x, a, b, p: (
-                x / b
-            ),
+            "That is the noise if x_0 were 0, which it never is; average the two possible noises.": lambda x, a, b, p: x / b,
         },
     ),
     "1.6": Exercise(

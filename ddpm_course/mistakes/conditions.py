@@ -158,7 +158,7 @@ def _best_hit_rates(condition: Callable[..., tuple[str, ...]]) -> Tensor:
 M38 = Mistake(
     number=38,
     title="a data set of labels is taken for a data set of texts",
-    chapter="06_prediction",
+    chapter="18_text_to_image",
     why="A label (ImageNet) names one thing, a caption (LAION) how many, which colour and where; what the condition "
     "does not say, no network can obey.",
     wrong=wrong_condition,

@@ -26,7 +26,7 @@ class TransformerConfig:
     positions: str = "learned"
     """learned, sines, or none: without them the words are a bag, and their order is lost."""
     loudness: float = 1.0
-    """Standard deviation of learned positions before training. Words have about 1; beside them a whisper is not heard for long."""
+    """Standard deviation of learned positions before training. Words begin at about a half; beside them a whisper is not heard for long."""
 
     def __post_init__(self) -> None:
         if self.positions not in POSITIONS:

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 01 · Gaussians: the only randomness we need
 #
-# **The question.** Every random number in a diffusion model is drawn from one family of laws, the Gaussians. Why this family and no other? And which facts about it carry all the derivations that follow?
+# **The question.** All the *noise* in a diffusion model is drawn from one family of laws, the Gaussians. Why this family and no other? And which facts about it carry all the derivations that follow?
 #
 # **After this chapter you can**
 #
@@ -49,7 +49,7 @@ plt.show()
 # %% [markdown]
 # ## Density and probability
 #
-# A **density** $p(x)$ says how tightly the probability is packed around $x$. The probability of an interval is the integral of $p$ over it. A density has a unit: "per unit of $x$". Measure $x$ in centimetres in place of metres and every density becomes a hundred times smaller; no probability changes. So a density may well exceed 1, and its logarithm may be positive. That will matter in chapter 05, where a "log-likelihood" turns out positive and nobody has made a mistake.
+# A **density** $p(x)$ says how tightly the probability is packed around $x$. The probability of an interval is the integral of $p$ over it. A density has a unit: "per unit of $x$". Measure $x$ in centimetres in place of metres and every density becomes a hundred times smaller; no probability changes. So a density may well exceed 1, and its logarithm may be positive. That will matter in chapters 04 and 05, where a "log-likelihood" turns out positive and nobody has made a mistake.
 #
 # The **Gaussian** (or *normal*) density with mean $\mu$ and variance $\sigma^2$ is
 #
@@ -61,7 +61,7 @@ plt.show()
 #
 # - *Its area is 1.* Why $\sqrt{2\pi}$? The square of the area under $e^{-z^2/2}$ is the volume under the hill $e^{-(z_1^2+z_2^2)/2}$, since the hill is the product of two bells. Cut the hill into rings: at distance $\ell$ from the top, a ring has length $2\pi\ell$ and height $e^{-\ell^2/2}$. The volume is $2\pi$ times the integral (1.2), so the area is $\sqrt{2\pi}$.
 # - *Its mean is 0.* The bell is the same left and right, $z$ changes sign, and the two halves cancel.
-# - *Its mean square is 1.* The derivative of the bell is $-z$ times the bell. Integrate by parts: differentiate one factor $z$, integrate the other together with the bell. At both ends the bell is 0.
+# - *Its mean square is 1.* The derivative of the bell is $-z$ times the bell. Integrate by parts: differentiate one factor $z$, integrate the other together with the bell. At both ends $z$ times the bell goes to 0.
 #
 # In the proofs, `N` is the density of (1.1), written so that SymPy displays it by its name and integrates its formula. Each line is checked against the line before it.
 
@@ -97,7 +97,7 @@ derive("1.5", sp.Integral((x - mu) ** 2 * N(x, mu, sigma**2), over_x),
        (sigma**2, "area 1"))
 
 # %% [markdown]
-# The area is 1, the mean is $\mu$, the mean squared distance from $\mu$ is $\sigma^2$. These proofs do not say why nature likes this shape. For us the reason is practical: the family stays inside itself under every operation of this course (scaling, adding, multiplying densities, conditioning). That is rare.
+# The area is 1, the mean is $\mu$, the mean squared distance from $\mu$ is $\sigma^2$. These proofs do not say why nature likes this shape. For us the reason is practical: the family stays inside itself under the operations of our derivations: scaling, adding independent ones, multiplying densities, conditioning one Gaussian on another. That is rare.
 #
 # The package computes the logarithm of (1.1), because products of many densities underflow and sums of logarithms do not. Here are our formula and the package side by side, and a density above 1.
 
@@ -121,7 +121,7 @@ assert abs(counted - area) < 4 * (area * (1 - area) / 100_000) ** 0.5 and abs(ar
 # %% [markdown]
 # ## Standard deviation and variance
 #
-# Here the first crowd of readers gets lost, so we stop for a picture. The **standard deviation** $\sigma$ is a *length*: it is measured in the units of $x$ and can be drawn on the $x$-axis. The **variance** $\sigma^2$ is an *area*: the square over that length. Laws are written with the variance, because variances add. Code multiplies by the standard deviation, because a draw is a length.
+# Here the first crowd of readers gets lost, so we stop for a picture. The **standard deviation** $\sigma$ is a *length*: it is measured in the units of $x$ and can be drawn on the $x$-axis. The **variance** $\sigma^2$ is an *area*: the square over that length (not the area under the bell, which is 1). Laws are written with the variance, because variances add. Code multiplies by the standard deviation, because a draw is a length.
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3))
@@ -137,7 +137,7 @@ right.set(xlim=(-0.1, 1.3), ylim=(-0.1, 0.7), aspect="equal", title="the square 
 plt.show()
 
 # %% [markdown]
-# What does confusing them do to a picture? Below, noise of variance 0.1 is added to digits: once rightly, multiplied by the standard deviation $\sqrt{0.1}\approx0.32$, and once wrongly, multiplied by 0.1. The wrong row looks fine to the eye. It has a tenth of the wanted variance.
+# What does confusing them do to a picture? Below, noise of variance 0.1 is added to digits: once rightly, multiplied by the standard deviation $\sqrt{0.1}\approx0.32$, and once wrongly, multiplied by 0.1. The wrong row looks fine to the eye. Its noise has a tenth of the wanted variance. (The display cuts at black and white, so part of the noise cannot be seen.)
 
 # %%
 pictures = digits().train.images[:10]
@@ -157,7 +157,7 @@ for mean_value, var_value, strip, color, label in ((0, 1, (0.5, 1), BLUE, "x"), 
     inside = torch.linspace(*strip, 21, dtype=torch.float64)
     ax.plot(stretched, bell(stretched, mean_value, var_value), color=color, label=label)
     ax.fill_between(inside, bell(inside, mean_value, var_value), color=color, alpha=0.45)
-ax.set(title="twice as wide, half as high: the shaded areas are equal", ylim=(0, 0.45))
+ax.set(title="twice as wide, half as high: the shaded areas are equal", ylim=(0, 0.45), xlabel="x or y", ylabel="density")
 ax.legend()
 plt.show()
 
@@ -173,7 +173,7 @@ equation("1.7", N((y - b) / a, mu, sigma**2) / a, N(y, a * mu + b, a**2 * sigma*
 # %% [markdown]
 # It is. In words: $a\,\mathcal N(\mu,\sigma^2)+b=\mathcal N(a\mu+b,\ a^2\sigma^2)$. The factor goes into the mean as it is, into the variance as its square. The proof took $a>0$; a negative $a$ also mirrors the axis, which leaves $a^2$ as it is and puts $|a|$ where we divided by $a$.
 #
-# Read backwards, this is the recipe for every draw in the course: from one standard normal $z$ we get them all, $x=\mu+\sigma z$.
+# Read backwards, this is the recipe for every draw in the course: draw a fresh standard normal $z$ each time and set $x=\mu+\sigma z$.
 
 # %%
 z_many = torch.randn(200_000, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -210,13 +210,13 @@ derive("1.11", Expect(noisy**2, x_0),
 # %% [markdown]
 # Three facts were used. The average is *linear*: sums are split, and what is held fixed comes out. The noise has $\mathbb E[\varepsilon]=0$ and, by (1.5), $\mathbb E[\varepsilon^2]=1$. And in (1.10), *independence*: the joint density of $x_0$ and $\varepsilon$ is the product $p(x_0)\,p(\varepsilon)$. Then the double integral of $x_0\,\varepsilon$ splits into two single ones, and the mean of the product is the product of the means, $\mathbb E[x_0]\cdot 0$. Nothing was said about the law of $x_0$. That is why its second moment is left standing.
 #
-# Notice the order: average (1.9) over $x_0$, which was fixed until now, and you get (1.10).
+# Notice the order: average (1.9) over $x_0$, which was fixed until now, and you get (1.10). (That $\varepsilon$ keeps its law when $x_0$ is held fixed is independence again.)
 
 # %% tags=["proof"]
 equation("1.12", Expect(a**2 * x_0**2 + b**2, x_0), a**2 * Expect(x_0**2, x_0) + b**2)
 
 # %% [markdown]
-# An average over everything can be taken in stages, the innermost first. This is the **tower rule**, and chapter 05 uses it in every line:
+# An average over everything can be taken in stages, the innermost first. This is the **tower rule**; in chapter 05 it turns the terms of the bound into KLs:
 #
 # $\displaystyle \mathbb E_{x,y}\big[f(x,y)\big]=\mathbb E_{y}\Big[\;\mathbb E_{x\mid y}\big[f(x,y)\big]\Big].$
 #
@@ -243,12 +243,13 @@ for ax, values in panels.items():
 table.set_title(r"$(a\,x_0 + b\,\varepsilon)^2$: a row for each $x_0$, a column for each $\varepsilon$")
 table.set_ylabel("$x_0$")
 table.set_yticks(range(4), ["-1", "0", "1", "2"])
+table.set_xlabel("$\\varepsilon$: 24 draws")
 rows.set_title(r"$\mathbb{E}_{\varepsilon}$")
 both.set_title(r"$\mathbb{E}_{x_0,\varepsilon}$")
 plt.show()
 
 # %% [markdown]
-# The left panel shows the first 24 of 50,000 columns. The middle strip still has one answer for each $x_0$ (the rows of $-1$ and $1$ agree, because their squares do). The right one has a single answer.
+# The left panel shows the first 24 of 50,000 columns. The middle strip still has one answer for each $x_0$ (the rows of $-1$ and $1$ agree, because their squares do). The right one has a single answer. Dark is 0, yellow is 5 or more.
 #
 # ## Adding independent Gaussians
 #
@@ -276,7 +277,7 @@ equation("1.14", sp.Integral(N(u, 0, s**2) * N(y - u, 0, r**2), (u, *everywhere)
 #
 # ### The same noise, used twice
 #
-# Draw $z$ once and use it in both places. Then $s\,z+r\,z=(s+r)\,z$: the two parts always push the same way. The standard deviations add now, in place of the variances.
+# Draw $z$ once and use it in both places. Then $s\,z+r\,z=(s+r)\,z$: the two parts always push the same way. The standard deviations add now, in place of the variances. (Between these two cases lie all others: exercise 1.6.)
 
 # %% tags=["proof"]
 equation("1.15", Expect((s * z + r * z) ** 2, z), (s + r) ** 2)
@@ -295,12 +296,12 @@ for ax, other, title in ((axes[0], second, "two draws: independent"), (axes[1], 
     ax.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", title=title, xlabel="first term", ylabel="second term")
 for name, total, color in (("fresh", fresh, BLUE), ("reused", reused, RED)):
     axes[2].hist(total.numpy(), bins=80, range=(-5, 5), density=True, alpha=0.45, color=color, label=name)
-axes[2].set(title="histogram of the sum", yticks=[])
+axes[2].set(title="histogram of the sum", yticks=[], xlabel="sum")
 axes[2].legend()
 plt.show()
 
 # %% [markdown]
-# > **An image to keep: two dice.** Throw two dice and add. A high first die says nothing about the second, so they often compensate; sums near 7 are common, 2 and 12 are rare. Now throw *one* die and double it: 2 and 12 are as common as anything. Same mean, twice the variance. Independence is what makes errors compensate. *Where it breaks:* the sum of two dice is not a die: its bar chart is a triangle. Gaussians are the exception, their sum keeps its shape. And dice are bounded; Gaussians reach, rarely, as far as you like.
+# > **An image to keep: two dice.** Throw two dice and add. A high first die says nothing about the second, so they often compensate; sums near 7 are common, 2 and 12 are rare. Now throw *one* die and double it: 2 and 12 are as common as any sum that can occur. Same mean, twice the variance. Independence is what makes errors compensate. *Where it breaks:* the sum of two dice is not a die: its bar chart is a triangle. Gaussians are an exception, their sum keeps its shape. And dice are bounded; Gaussians reach, rarely, as far as you like.
 
 # %%
 two_dice = torch.tensor([min(k - 1, 13 - k) / 36 for k in range(2, 13)], dtype=torch.float64)
@@ -318,9 +319,9 @@ plt.show()
 # %% [markdown]
 # ## Multiplying two bells
 #
-# So far we added *variables*. Now we multiply *densities*, point by point. This is another operation, with another meaning. Suppose a thermometer says $x\approx m_1$, give or take $s$. A second one, independent of it, says $x\approx m_2$, give or take $r$. If the true value were $x$, how probable would *both* readings be? The errors are independent, so the two probabilities multiply, and a value of $x$ is plausible if it is plausible for both. Multiply the two bells, then divide by the area so that it is 1 again. (We had no opinion of our own about $x$. An opinion would be a third bell to multiply with.) Chapter 03 is this thermometer calculation, with the names prior and likelihood.
+# So far we added *variables*. Now we multiply *densities*, point by point. This is another operation, with another meaning. Suppose a thermometer says $x\approx m_1$, give or take $s$. A second one, independent of it, says $x\approx m_2$, give or take $r$. If the true value were $x$, how dense would *each* reading be? A bell around $x$, read at $m_1$, is as high as a bell around $m_1$, read at $x$: only the distance counts. The errors are independent, so the two densities multiply, and a value of $x$ is plausible if it is plausible for both. Multiply the two bells, then divide by the area so that it is 1 again. (We had no opinion of our own about $x$. An opinion would be a third bell to multiply with.) Chapter 03 is this thermometer calculation, with the names prior and likelihood.
 #
-# A product of two exponentials adds their exponents. So we have to add two parabolas in $x$, and a sum of two parabolas is a parabola. **Completing the square** means: write it as one square plus a rest without $x$. Where is the vertex? Set the derivative to zero: $(x-m_1)/s^2+(x-m_2)/r^2=0$. Solved for $x$, that is the weighted mean $m$; we give it a name, and the new width too:
+# A product of two exponentials adds their exponents. So we have to add two parabolas in $x$, and a sum of two parabolas is a parabola. **Completing the square** means: write it as one square plus a rest without $x$. Where is the vertex? Set the derivative to zero: $(x-m_1)/s^2+(x-m_2)/r^2=0$. Solved for $x$, that is the weighted mean $m$; we give it a name, and the new variance too:
 #
 # $$ m = \frac{m_1/s^2 + m_2/r^2}{1/s^2+1/r^2}, \qquad \frac1v = \frac1{s^2}+\frac1{r^2} \tag{1.16, definition} $$
 #
@@ -328,7 +329,7 @@ plt.show()
 #
 # Two polynomials in $x$ are equal if their coefficients are. So we expand the squares and compare $x^2$, $x$ and the rest, one at a time:
 #
-# - the factor of $x^2$ is $\frac1{s^2}+\frac1{r^2}$ on the left; the square $(x-m)^2/v$ has $\frac1v$ (1.17);
+# - the factor of $x^2$ is $\frac1{s^2}+\frac1{r^2}$ on the left; the square $(x-m)^2/v$ has $\frac1v$ (1.17: the second half of the definition);
 # - the factor of $-2x$ is $\frac{m_1}{s^2}+\frac{m_2}{r^2}$ on the left; the square has $\frac mv$ (1.18);
 # - what the square does not use up is the rest, (1.19), and it is free of $x$.
 
@@ -358,7 +359,7 @@ product = sp.log(N(x, m_1, s**2)) + sp.log(N(x, m_2, r**2))
 equation("1.22", product, sp.log(N(m_1, m_2, s**2 + r**2)) + sp.log(N(x, m, v)), given=combined)
 
 # %% [markdown]
-# This line also repays a debt. The convolution (1.14) was integrated by SymPy; now we can do it by hand. Under the integral stands $\mathcal N(u;0,s^2)\,\mathcal N(y-u;0,r^2)$. The second factor depends only on the distance of $u$ and $y$, so it is $\mathcal N(u;y,r^2)$: a product of two bells in $u$. By (1.22), with $m_1=0$ and $m_2=y$, it is $\mathcal N(0;y,s^2+r^2)$ times a bell in $u$ of area 1. Integrate over $u$, and $\mathcal N(y;0,s^2+r^2)$ is left.
+# This line also repays a debt. The convolution (1.14) was integrated by SymPy; now we can do it by hand. Under the integral stands $\mathcal N(u;0,s^2)\,\mathcal N(y-u;0,r^2)$. The second factor depends only on the distance of $u$ and $y$, so it is $\mathcal N(u;y,r^2)$: a product of two bells in $u$. By (1.22), with $m_1=0$ and $m_2=y$, it is $\mathcal N(0;y,s^2+r^2)$ times a bell in $u$ of area 1. Integrate over $u$, and $\mathcal N(y;0,s^2+r^2)$ is left. What the proof does not cover: witnesses whose errors are not independent.
 
 # %%
 m1_value, s_value, m2_value, r_value = -1.0, 0.8, 1.0, 0.5
@@ -370,15 +371,17 @@ torch.testing.assert_close(product_curve, bell(x_axis, m_value, 1 / precision), 
 two = {"first bell": bell(x_axis, m1_value, s_value**2), "second bell": bell(x_axis, m2_value, r_value**2)}
 ax = curves(x_axis, two | {"product, area made 1": product_curve}, xlabel="x")
 ax.set_title("the product lies between, and is narrower than both")
-ax.axvline(m_value, color=GREY, linewidth=0.8)
+ax.axvline(m_value, color=GREY, linewidth=0.8, label="m")
+ax.set_ylabel("density")
+ax.legend()
 plt.show()
 
 # %% [markdown]
-# The product sits nearer to the narrower bell, and it is narrower than either: two witnesses know more than one. Beware of the words. *Product of densities* is not *density of a product* (the product of two Gaussian variables is not Gaussian), and it is not the sum of variables, which is *wider* than both.
+# The product sits nearer to the narrower bell, and it is narrower than either: two witnesses know more than one. Beware of the words. *Product of densities* is not *density of a product* (the product of two Gaussian variables is not Gaussian), and it is not the sum of independent variables, which is *wider* than both.
 #
 # ### Play with it
 #
-# Two bells; the first stays $\mathcal N(-1,0.64)$. Move the second. Choose what to do with them, and watch the width of the green curve: narrower than both for the product, wider than both for the independent sum, wider still for a sum that uses the same noise twice. Without a running kernel, compare the three fixed figures above.
+# Two bells; the first stays $\mathcal N(-1,0.64)$. Move the second. Choose what to do with them, and watch the width of the green curve: narrower than both for the product, wider than both for the independent sum, wider still for a sum that uses the same noise twice. Without a running kernel, compare the figures of "The same noise, used twice" and "Multiplying two bells" above.
 
 # %%
 from ddpm_course.widgets import choice, explore, slider
@@ -415,7 +418,7 @@ equation("1.24", Expect(sp.diff(loss, mu), z), 2 * (mu - c))
 equation("1.25", Expect(sp.diff(loss, sigma), z), 2 * sigma)
 
 # %% [markdown]
-# The right sides of (1.24) and (1.25) are the derivatives of the right side of (1.23). So differentiating inside the average gave the derivative *of* the average. This may be done because $z$ is drawn from a law without $\mu$ and $\sigma$: the weights of the average do not move when the parameters do. Now PyTorch, with a hundred thousand draws. It knows nothing of the formulas.
+# The right sides of (1.24) and (1.25) are the derivatives of the right side of (1.23). So differentiating inside the average gave the derivative *of* the average. This may be done because $z$ is drawn from a law without $\mu$ and $\sigma$: the weights of the average do not move when the parameters do. (The proof does not cover draws that are not a smooth function of the parameters, such as the toss of a coin.) Now PyTorch, with a hundred thousand draws. It knows nothing of the formulas.
 
 # %%
 mean, std = torch.tensor(0.5, requires_grad=True), torch.tensor(0.8, requires_grad=True)
@@ -426,7 +429,7 @@ print(f"gradient for sigma: {float(std.grad):.1f} (formula {2 * 0.8:.1f})")
 assert abs(float(mean.grad) + 3.0) < 0.03 and abs(float(std.grad) - 1.6) < 0.06
 
 # %% [markdown]
-# And the draw that has forgotten? `torch.normal` takes a mean and a standard deviation and returns finished numbers. It even accepts parameters that want gradients. Then it hands back the gradient 0, without a word. A network trained through it would never learn.
+# And the draw that has forgotten? `torch.normal` takes a mean and a standard deviation and returns finished numbers. It even accepts parameters that want gradients. Then it hands back the gradient 0, without a word. The parameters before such a draw would never learn.
 
 # %%
 mean = torch.tensor(0.5, requires_grad=True)
@@ -438,7 +441,7 @@ assert float(mean.grad) == 0
 # %% [markdown]
 # ## The conditional mean is the best guess
 #
-# Chapter 06 will train a network $\varepsilon_\theta(x_t,t)$ to guess the noise in a picture. It can never guess it exactly: different noises on different pictures can give the same $x_t$. What does a network learn that is punished by the square of its error? It learns the **conditional mean** $\mathbb E[\varepsilon\mid x_t]$: the average of all noises that could have led here.
+# Chapters 06 and 08 will train networks $\varepsilon_\theta(x_t,t)$ to guess the noise, first in points, then in pictures. They cannot guess it exactly: different noises on different data can give the same $x_t$. What does a network learn that is punished by the square of its error? It learns the **conditional mean** $\mathbb E[\varepsilon\mid x_t]$: the average of all noises that could have led here.
 #
 # The argument needs one $x_t$ at a time. Fix it. The unknown $y$ (here the noise) is still random; $\mathbb E_y$ runs over its law *given this* $x_t$. The network must answer one number $f$. Its average loss is
 
@@ -454,9 +457,9 @@ derive("1.26", Expect((target - f) ** 2, target),
 #
 # Is what is best for one $x_t$ also best for the whole loss? By the tower rule the whole loss is $\mathbb E_{x_t}\big[\mathbb E_{y\mid x_t}[(y-f(x_t))^2]\big]$. The network may give another answer at each $x_t$, so every inner average can be made as small as possible, each on its own. Two lessons for later. The best answer to a squared loss is the conditional mean. And *the loss does not go to 0*: what remains is the conditional variance. The proof does not say that a network finds this answer, only that none is better.
 #
-# Now the picture. The data are just two points, $x_0=-1$ and $x_0=+1$, equally likely. We mix them with noise, $x_t=a\,x_0+b\,\varepsilon$, with the $a$ and $b$ of chapter 02 at $t=260$, where signal and noise are about equal. Each dot is one pair $(x_t,\varepsilon)$. The orange dots average $\varepsilon$ in thin slices of $x_t$: no theory in them.
+# Now the picture. The data are just two points, $x_0=-1$ and $x_0=+1$, equally likely. We mix them with noise, $x_t=a\,x_0+b\,\varepsilon$, with the $a$ and $b$ of chapter 02 at $t=260$, where signal and noise are about equal. Each blue dot is one pair $(x_t,\varepsilon)$. The orange dots average $\varepsilon$ in thin slices of $x_t$: no theory in them.
 #
-# The black curve is the theory. Given $x_t$, the point was $+1$ with some probability $w$ and then $\varepsilon=(x_t-a)/b$, or it was $-1$ and then $\varepsilon=(x_t+a)/b$. Bayes gives $w$ (1.27): the height of one bell at $x_t$, over the heights of both. In the quotient of the two heights the squares leave $(x_t+a)^2-(x_t-a)^2=4a\,x_t$. The last line of (1.28) is the definition of $\tanh(a\,x_t/b^2)$. And the mean of the two possible answers, with weights $w$ and $1-w$, is (1.29).
+# The black curve is the theory. Given $x_t$, the point was $+1$ with some probability $w$ and then $\varepsilon=(x_t-a)/b$, or it was $-1$ and then $\varepsilon=(x_t+a)/b$. Bayes gives $w$ (1.27): the height of one bell at $x_t$, over the sum of both heights. In the quotient of the two heights the squares leave $(x_t+a)^2-(x_t-a)^2=4a\,x_t$. The last line of (1.28) is the definition of $\tanh(a\,x_t/b^2)$. And the mean of the two possible answers, with weights $w$ and $1-w$, is (1.29). There $2w-1$ is the $\tanh$ of (1.28), so $\mathbb E[\varepsilon\mid x_t]=\big(x_t-a\tanh(a\,x_t/b^2)\big)/b$, for these two points.
 
 # %% tags=["proof"]
 width, w = sp.Symbol("b", positive=True), sp.Symbol("w")
@@ -465,7 +468,7 @@ u_t = a * x_t / width**2
 logistic = 1 / (1 + sp.exp(-2 * u_t))
 derive("1.27", (plus / 2) / (plus / 2 + minus / 2),
        (plus / (plus + minus), "both points are equally likely: the halves cancel"),
-       (logistic, "divide top and bottom by the first bell"))
+       (logistic, "divide top and bottom by the top"))
 derive("1.28", 2 * logistic - 1,
        ((1 - sp.exp(-2 * u_t)) / (1 + sp.exp(-2 * u_t)), "one denominator"),
        ((sp.exp(u_t) - sp.exp(-u_t)) / (sp.exp(u_t) + sp.exp(-u_t)), "multiply top and bottom by a power of e"))
@@ -498,7 +501,7 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# Two branches, one for each data point. Far out only one branch is there, and the guess follows it. In the middle both are, and the guess is an average that is *itself never true*: at $x_t=0$ it says $\varepsilon=0$, while every real pair there has $\varepsilon=\pm a/b$. This is what a trained network answers, too. A later chapter will call it blur.
+# Two branches, one for each data point. Far out only one branch is there, and the guess follows it. In the middle both are, and the guess is an average that is *itself never true*: at $x_t=0$ it says $\varepsilon=0$, while every real pair there has $\varepsilon=\pm a/b$. A well-trained network answers nearly this, too. It is the blur of chapter 00; chapter 06 comes back to it.
 #
 # The package contains this best guess for several kinds of data, under the name *oracle*. For two points it must be our black curve. And no other function may beat it, for instance the best straight line.
 
@@ -510,12 +513,14 @@ slope = (x_t_draws * eps_draws).mean() / (x_t_draws**2).mean()
 guesses = {"zero": 0 * x_t_draws, "best line": slope * x_t_draws, "conditional mean": mean_eps(x_t_draws)}
 losses = {name: float(((eps_draws - guess) ** 2).mean()) for name, guess in guesses.items()}
 print({name: f"{loss:.2f}" for name, loss in losses.items()})
-assert 0.05 < losses["conditional mean"] < losses["best line"] < losses["zero"]
+left_over = float((a_260 / b_260) ** 2 * (1 - torch.tanh(a_260 * x_t_draws / b_260**2) ** 2).mean())  # variance of the two answers
+print(f"variance of eps given x_t, averaged: {left_over:.2f}")
+assert abs(losses["conditional mean"] - left_over) < 0.02 and losses["conditional mean"] < losses["best line"] < losses["zero"]
 
 # %% [markdown]
-# Even the best guess keeps a loss of 0.45. That is not bad training: it is the conditional variance of (1.26), averaged.
+# Even the best guess keeps a loss of 0.45. That is not bad training: it is the conditional variance of (1.26), averaged. (The two possible answers lie $2a/b$ apart, with weights $w$ and $1-w$; their variance is $4w(1-w)\,a^2/b^2$, and $4w(1-w)=1-(2w-1)^2$.)
 #
-# With real data the two thin branches become a cloud. Below each point is replaced by a little blob of standard deviation 0.3. The oracle for such blobs averages in the same way, with one more Gaussian inside (its formula is in the docstring of `GaussianMixture.eps_model`; here the orange dots check it). The picture shows the whole idea of the course: the dots are what training sees, the curve is what a perfect network says.
+# With real data the two thin branches become a cloud. Below each point is replaced by a little blob of standard deviation 0.3. The oracle for such blobs averages in the same way, with one more Gaussian inside (a blob with mean $m_k$ alone would answer $b\,(x_t-a\,m_k)/(0.3^2a^2+b^2)$; these answers are averaged with the probability of each blob given $x_t$. The orange dots check it, except in the tails, where they are few). The picture shows the whole idea of the course: the dots are what training sees, the curve is what a perfect network says.
 
 # %%
 blobs = GaussianMixture(torch.tensor([0.5, 0.5]), torch.tensor([[-1.0], [1.0]]), torch.tensor([0.3, 0.3]))
@@ -535,7 +540,7 @@ assert float((curve - torch.tensor(means)).abs()[8:-8].max()) < 0.1
 # %% [markdown]
 # ## Many dimensions: the shell
 #
-# A picture with $d$ pixels gets $d$ independent standard normals, written $z\sim\mathcal N(0,I)$. The matrix $I$ says: variance 1 for each pixel, no correlation between pixels. Such noise is **isotropic**: its density depends on the length $\lVert z\rVert$ only, so no direction is special. All our calculations can be done for one pixel and used for all.
+# A picture with $d$ pixels gets $d$ independent standard normals, written $z\sim\mathcal N(0,I)$. The matrix $I$ says: variance 1 for each pixel, no correlation between pixels. Such noise is **isotropic**: its density depends on the length $\lVert z\rVert$ only, so no direction is special. What we computed about noise itself (scaling, adding, multiplying bells, the KL) can be done for one pixel and used for all. The conditional mean $\mathbb E[\varepsilon\mid x_t]$ cannot: the pixels of a picture depend on each other, so the best guess for one of them looks at all of $x_t$.
 #
 # Yet many dimensions hold a surprise. How long is $z$? Its squared length is a sum of $d$ independent terms $z_i^2$. Each has mean 1. Its variance needs the fourth moment, which is 3: integrate by parts as in (1.5), and the derivative of $z^3$ brings the factor. So the variance is 2.
 
@@ -549,7 +554,7 @@ derive("1.31", Expect((z**2 - 1) ** 2, z),
        (sp.Integer(2), "the second moment is 1"))
 
 # %% [markdown]
-# So the squared length has mean $d$ and variance $2d$: it is $d$, give or take $\sqrt{2d}$. Relative to $d$ that is nothing once $d$ is large. The length itself is $\sqrt d$, give or take about $0.7$, *whatever* $d$ is: near $d$ the root has slope $1/(2\sqrt d)$, and $\sqrt{2d}$ times that slope is $1/\sqrt2$. Nearly all of the probability lives in a thin shell of radius $\sqrt d$. The density is highest at 0, and still nobody is there: there is hardly any volume near 0.
+# So the squared length has mean $d$ and variance $2d$: it is $d$, give or take $\sqrt{2d}$. Relative to $d$ that is nothing once $d$ is large. The length itself is $\sqrt d$, give or take about $0.7$, however large $d$ is (0.60 at $d=1$, 0.68 at $d=4$): near $d$ the root has slope $1/(2\sqrt d)$, and $\sqrt{2d}$ times that slope is $1/\sqrt2$. Nearly all of the probability lives in a thin shell of radius $\sqrt d$. The density is highest at 0, and still nobody is there: there is hardly any volume near 0.
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 2.8))
@@ -559,12 +564,12 @@ for d, color in zip((1, 4, 16, 64, 256), (BLUE, ORANGE, GREEN, RED, GREY), stric
     ax.hist(lengths[d].numpy(), bins=120, range=(0, 19), density=True, alpha=0.6, color=color, label=f"d = {d}")
     ax.axvline(d**0.5, color=color, linewidth=0.8, linestyle="--")
     assert abs(float((lengths[d] ** 2).mean()) / d - 1) < 4 * (2 / d / 10_000) ** 0.5
-ax.set(xlabel="length of z", yticks=[], title="length of standard normal noise; dashed: the square root of d")
-ax.legend(ncols=5)
+ax.set(xlabel="length of z", ylabel="density", title="length of standard normal noise; dashed: the square root of d")
+ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
-# How fast does the relative length settle at 1? The mean length is known exactly, $\sqrt2\,\Gamma\!\big(\tfrac{d+1}2\big)/\Gamma\!\big(\tfrac d2\big)$. We measure the rate at which its ratio to $\sqrt d$ approaches 1: the gap falls like $1/d$.
+# How fast does the *mean* of the relative length approach 1? The mean length is a known integral, which we quote: $\sqrt2\,\Gamma\!\big(\tfrac{d+1}2\big)/\Gamma\!\big(\tfrac d2\big)$. Divided by $\sqrt d$ it approaches 1, and the gap falls like $1/d$. A single draw is further off: its relative length is 1, give or take $0.7/\sqrt d$.
 
 # %% tags=["proof"]
 sizes = [4, 16, 64, 256, 1024]
@@ -574,7 +579,7 @@ limit("1.32", sp.Symbol(r"\mathbb{E}_z \lVert z \rVert / \sqrt{d}"), sp.Integer(
 assert all(abs(float(lengths[d].mean()) - length) < 0.03 for d, length in zip(sizes[:4], mean_length[:4], strict=True))
 
 # %% [markdown]
-# What this means for pictures: an 8×8 digit plus much noise lies near a sphere of radius $\sqrt{64}=8$. The average of two noises lies *inside* the sphere, at $8/\sqrt2$, where no training example ever was. Chapter 10 will therefore walk along the sphere, and not straight through it, when it interpolates. The limit says nothing about a single draw in few dimensions: for $d=1$ the most likely length is 0.
+# What this means for pictures: an 8×8 digit at the end of the noising is nearly pure standard noise, so it lies near a sphere of radius $\sqrt{64}=8$. The average of two noises lies *inside* the sphere, at about $8/\sqrt2=5.7$. Only about 3 noises in 10,000 are that short. Chapter 10 will therefore walk along the sphere, and not straight through it, when it interpolates. The limit says nothing about a single draw in few dimensions: for $d=1$ the most likely length is 0.
 #
 # ## Monte Carlo: how wrong is an average?
 #
@@ -589,7 +594,7 @@ derive("1.33", Expect(((sp.sqrt(n - 1) * sigma * z_old + sigma * z_n) / n) ** 2,
        (sigma**2 / n, "n - 1 and 1 make n; one n cancels"))
 
 # %% [markdown]
-# So the average is off by about $\sigma/\sqrt n$, its **standard error**. To halve the error, draw four times as many. To gain a digit, a hundred times. Now measure: we estimate $\mathbb E[z^2]=1$ with $n$ draws, four hundred times over, and look at the typical error.
+# So the average is off by about $\sigma/\sqrt n$, its **standard error**: typically, not each time. To halve the error, draw four times as many. To gain a digit, a hundred times. Now measure: we estimate $\mathbb E[z^2]=1$ with $n$ draws, four hundred times over, and look at the typical error.
 
 # %% tags=["proof"]
 g, sizes = torch.Generator().manual_seed(9), [10, 100, 1000, 10_000]
@@ -608,7 +613,7 @@ plt.show()
 # %% [markdown]
 # The dots lie on the line, with slope $-\frac12$. The constant fits too: $z^2$ has variance 2 by (1.31).
 #
-# A Monte-Carlo number without its standard error says little. In this course we accept a match if it is within 4 standard errors. How often would an honest average miss by more than 2, and by more than 4? We let a thousand experiments with 400 draws each vote. For each one the standard error is estimated from its own draws.
+# A Monte-Carlo number without its standard error says little. In this course we accept a match if it is within about 4 to 6 standard errors. How often would an honest average miss by more than 2, and by more than 4? We let a thousand experiments with 400 draws each vote. For each one the standard error is estimated from its own draws.
 
 # %%
 trials = torch.randn(1000, 400, generator=torch.Generator().manual_seed(10)) + 3.0
@@ -618,6 +623,8 @@ print(f"beyond 2 standard errors: {beyond_2} of 1000 experiments; beyond 4: {bey
 assert 30 < beyond_2 < 70 and beyond_4 <= 2
 
 # %% [markdown]
+# A Gaussian error is beyond 2 standard errors in 4.6 % of all cases: the count fits. It is beyond 4 in one case of 16,000; a thousand experiments cannot measure that.
+#
 # ## Chains with a short memory
 #
 # A **Markov chain** is a sequence $x_0,x_1,x_2,\dots$ in which each member is drawn from its predecessor alone. Once you know where the chain *is*, where it *was* tells you nothing more about where it goes:
@@ -626,9 +633,9 @@ assert 30 < beyond_2 < 70 and beyond_4 <= 2
 #
 # (The letter $q$ stands for the law of a process that we choose ourselves.) It follows that the law of the whole path is a product of steps. First the product rule, which holds for any process: split off one member at a time, $q(x_1,x_2\mid x_0)=q(x_1\mid x_0)\,q(x_2\mid x_1,x_0)$, and so on. Then the Markov property: drop from each condition all but the last member. What is left is $q(x_1,\dots,x_T\mid x_0)=q(x_1\mid x_0)\,q(x_2\mid x_1)\cdots q(x_T\mid x_{T-1})$.
 #
-# Two things that *Markov* does not mean. It does not mean that $x_t$ is independent of $x_0$: the memory travels through the members in between. And it does not depend on the direction of your interest: you may well ask about the past, given the future.
+# Two things that *Markov* does not mean. It does not mean that $x_t$ is independent of $x_0$: the memory travels through the members in between. And it does not forbid to ask about the past, given the future; chapter 03 will.
 #
-# How would you see it in data? Predict $x_t$ by a straight line in $x_{t-1}$ and $x_{t-2}$ together. For a Markov chain of the form $x_t=0.8\,x_{t-1}+0.6\,\varepsilon_t$ the weight on $x_{t-2}$ is zero. For a process that *uses* $x_{t-2}$ it is not, and this is how it is exposed.
+# How would you see it in data? Predict $x_t$ by a straight line in $x_{t-1}$ and $x_{t-2}$ together. For a Markov chain of the form $x_t=0.8\,x_{t-1}+0.6\,\varepsilon_t$ the weight on $x_{t-2}$ is zero. For one that uses $x_{t-2}$ *linearly* it is not, and so it is exposed. (A weight of zero proves nothing in general: a straight line does not see every dependence.)
 
 # %%
 def walk(of_last, of_before, steps=20_000):
@@ -650,7 +657,7 @@ for name, path in (("Markov", walk(0.8, 0.0)), ("two steps of memory", walk(0.5,
 #
 # ## How far apart are two Gaussians?
 #
-# The bound of chapter 05 consists of distances between Gaussians. The distance is the **Kullback–Leibler divergence**, short KL. Draw $x$ from the first law; ask by how much the first log density exceeds the second; average.
+# All terms but one of the bound of chapter 05 are distances between Gaussians. The distance is the **Kullback–Leibler divergence**, short KL (no distance in the strict sense: it is not symmetric). Draw $x$ from the first law; ask by how much the first log density exceeds the second; average.
 #
 # $$ \mathrm{KL}(p_1\,\Vert\,p_2) = \mathbb E_{x\sim p_1}\big[\log p_1(x)-\log p_2(x)\big] \tag{1.36, definition} $$
 #
@@ -669,9 +676,9 @@ derive("1.38", Expect(log_ratio, z),
        (kl, "expand the square; the mixed term has mean 0"), source="Ho section 3.2 uses it")
 
 # %% [markdown]
-# Read it with the ratio $\rho=\sigma_1^2/\sigma_2^2$: $\mathrm{KL}=\frac12(\rho-1-\log\rho)+\frac{(\mu_1-\mu_2)^2}{2\sigma_2^2}$. The first bracket punishes a wrong width, the second a wrong mean, measured in units of the *second* width. With equal variances only the second is left: **the KL of two Gaussians of equal width is a squared distance of their means.** This one sentence is why, in the end, diffusion models are trained with a squared error. And for a picture? If its pixels are independent under both laws, the log densities are sums over pixels, and so is the KL.
+# Read it with the ratio $\kappa=\sigma_1^2/\sigma_2^2$: $\mathrm{KL}=\frac12(\kappa-1-\log\kappa)+\frac{(\mu_1-\mu_2)^2}{2\sigma_2^2}$. The first bracket punishes a wrong width, the second a wrong mean, measured in units of the *second* width. With equal variances only the second is left: **the KL of two Gaussians of equal width is their means' squared distance over $2\sigma^2$.** This one sentence is why, in the end, diffusion models are trained with a squared error. And for a picture? If its pixels are independent under both laws, the log densities are sums over pixels, and so is the KL.
 #
-# It is never negative. The second term is a square. The first has derivative $\frac12(1-1/\rho)$, negative for $\rho<1$ and positive for $\rho>1$, so its minimum is at $\rho=1$, where it is 0. The next cell tries this on a grid of cases, and compares the displayed formula with the package.
+# It is never negative. The second term is a square. The first has derivative $\frac12(1-1/\kappa)$, negative for $\kappa<1$ and positive for $\kappa>1$, so its minimum is at $\kappa=1$, where it is 0. (All this for Gaussians in one dimension; that no KL is negative, whatever the laws, is shown in chapter 04.) The next cell tries this on a grid of cases, and compares the displayed formula with the package.
 
 # %% tags=["proof"]
 tried = [(p, q, w) for p in (-1, 0.3, 2) for q in (0.1, 0.7, 3) for w in (0.2, 0.7, 1)]
@@ -693,7 +700,7 @@ fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.9))
 curves(shift, {f"both have std {w}": normal_kl(shift, w**2, 0.0, w**2) for w in (0.5, 1, 2)}, left,
        xlabel="difference of the means", ylabel="nats", title="equal widths: a parabola", ylim=(0, 10))
 curves(ratio, {"equal means": normal_kl(0 * ratio, ratio, 0.0, 1.0)}, right,
-       xlabel="variance of the first / of the second", title="wrong width: never below 0", xscale="log")
+       xlabel="variance of the first / of the second", ylabel="nats", title="wrong width: never below 0", xscale="log")
 assert float(wide_first) > float(narrow_first) > 0
 
 # %% [markdown]
@@ -713,7 +720,7 @@ assert abs(float(log_ratios.mean()) - exact) < 4 * standard_error
 #
 # ## Back to probabilities: bins
 #
-# Pixels come in 256 steps. Sometimes we want an honest probability for a pixel value, and not a density. So cut the axis $[-1,1]$ into bins of width $2/255$ around the 256 values and take the area of the bell over each bin. The two outer bins reach to infinity, so that nothing is lost. This is the discretised decoder of Ho eq. 13, and it closes the circle to the beginning of this chapter. With $\Phi$ for the area to the left, and $\delta=1/255$,
+# Pixels come in 256 steps. Sometimes we want an honest probability for a pixel value, and not a density. So cut the axis $[-1,1]$ into bins of width $2/255$ around the 256 values and take the area of the bell over each bin. The two outer bins reach to infinity, so that nothing is lost. This is the discretised decoder of Ho eq. 13, and it closes the circle to the beginning of this chapter. With $\Phi(u)$ for the area under the standard bell to the left of $u$, and $\delta=1/255$,
 #
 # $$ P(x) = \Phi\Big(\frac{x+\delta-\mu}{\sigma}\Big)-\Phi\Big(\frac{x-\delta-\mu}{\sigma}\Big), \qquad \Phi=1 \text{ above the last bin, } 0 \text{ below the first} \tag{1.40, definition} $$
 #
@@ -736,7 +743,7 @@ for mean_value, std_value in ((0.1, 0.05), (-0.9, 0.3), (1.2, 0.8)):
 print("256 bins sum to 1, and ours equal the package's: True")
 
 # %% [markdown]
-# Why then does the package not use this two-line version? Because of the tails. Thirty standard deviations out, both $\Phi$'s round to 1 and their difference to 0; the logarithm is $-\infty$ and the training loss with it. The package works in the lower tail, where a small $\Phi$ keeps all its digits. The tail's logarithm is close to that of (density × width), which we use as the judge.
+# Why then does the package not use this short version? Because of the tails. Thirty standard deviations above the mean both $\Phi$'s round to 1; thirty below, the error function makes both 0. Either way the difference is 0; the logarithm is $-\infty$ and the training loss with it. The package works in the lower tail, where a small $\Phi$ keeps all its digits. The tail's logarithm is close to that of (density × width), which we use as the judge.
 
 # %%
 far = torch.tensor([0.2], dtype=torch.float64)
@@ -745,7 +752,8 @@ for center in (0.8, -0.4):  # 30 standard deviations of 0.02, to either side
     naive = my_bin_probability(0.2, center, 0.02)
     middle = float(normal_log_prob(far, center, 0.02**2)) + math.log(2 / 255)
     print(f"mean {center:4.1f}: naive probability is 0: {naive == 0}; log P is finite: {math.isfinite(log_p)}")
-    assert middle < log_p < middle + 30 * (1 / 255) / 0.02
+    half = (1 / 255) / 0.02  # half a bin, in standard deviations: the near edge is that much closer
+    assert middle < log_p < middle + 30 * half - half**2 / 2
 assert math.isfinite(float(discretized_log_prob(far, 0 * far, 1e40)))  # so wide that both areas round to one number
 
 # %% [markdown]
@@ -753,7 +761,7 @@ assert math.isfinite(float(discretized_log_prob(far, 0 * far, 1e40)))  # so wide
 #
 # ## By hand
 #
-# Everything above in ten lines, next to the package. These are the functions that the rest of the course leans on: a log density, a KL, and a draw.
+# Three pieces of the above, on which the rest of the course leans: a log density and a KL, compared with the package, and a draw, checked by its mean and its variance.
 
 # %%
 def my_log_prob(x, mean, var):
@@ -782,19 +790,20 @@ print("by hand = package: True")
 # %% [markdown]
 # ## Common mistakes
 #
-# Guess the number before you run each cell.
+# Guess the number before you run each cell. (The numbers with M are those of chapter 11, which collects all mistakes.)
 #
 # ### A density is called a probability (M34)
 #
-# "The model gives this picture probability 3.99." The wrong line below adds up densities over a grid, as if they were probabilities. The sum depends on the grid. The right line multiplies by the width of a cell first. And a second slip of the tongue from the same drawer: "$\mathcal N(3,0.04)$ is not Gaussian, its mean is not 0". It is; it is not *standard*. Subtract 3 and divide by 0.2, and it is standard too.
+# "The model gives this value probability 1.99." The wrong line below adds up densities over a grid, as if they were probabilities. The sum depends on the grid: with a tenth of the points it is a tenth. The right line multiplies by the width of a cell first. And a second slip of the tongue from the same drawer: "$\mathcal N(3,0.04)$ is not Gaussian, its mean is not 0". It is; it is not *standard*. Subtract 3 and divide by 0.2, and it is standard too.
 
 # %%
 fine = torch.linspace(2, 4, 2001, dtype=torch.float64)
 heights = bell(fine, 3, 0.04)
 wrong, right = float(heights.sum()), float(heights.sum() * 0.001)
-standardised = (3 + 0.2 * z_many - 3) / 0.2
-print(f"sum of densities {wrong:.0f}, sum of areas {right:.1f}, highest density {float(heights.max()):.2f}")
-assert abs(right - 1) < 1e-3 < wrong and float(heights.max()) > 1 and abs(float(standardised.var()) - 1) < 0.02
+coarse = float(heights[::10].sum())
+print(f"sum of densities {wrong:.0f}, on a coarser grid {coarse:.0f}; sum of areas {right:.1f}, highest density {float(heights.max()):.2f}")
+assert abs(right - 1) < 1e-3 < wrong and abs(coarse / wrong - 0.1) < 1e-3 and float(heights.max()) > 1
+torch.testing.assert_close(0.2 * heights, bell((fine - 3) / 0.2))  # standardised, it is the standard bell
 
 # %% [markdown]
 # ### $a\,\mathcal N(\mu,\sigma)$, with the wrong letter inside (M19)
@@ -825,13 +834,13 @@ assert abs(float(right.std()) - 1) < 0.05 and abs(float(wrong.std()) - 10) < 0.5
 # %% [markdown]
 # ### `mean + var * z` (M6)
 #
-# The law says "variance 0.01", so the code multiplies by 0.01. The draw then has variance $0.01^2=0.0001$. A sampler with this bug makes pictures that are too clean and all alike. There is no error message, and for variance 1 there is not even a bug, so a test at variance 1 does not find it. Gradients go wrong as well: with respect to the variance, the right draw has derivative $z/(2\sqrt{\text{var}})$, the wrong one $z$.
+# The law says "variance 0.01", so the code multiplies by 0.01. The draw then has variance $0.01^2=0.0001$. A sampler with this bug makes pictures that are too clean and all alike (chapter 09 measures it). There is no error message, and for variance 1 there is not even a bug, so a test at variance 1 does not find it. Gradients go wrong as well: with respect to the variance, the right draw has derivative $z/(2\sqrt{\text{var}})$, the wrong one $z$.
 
 # %%
 z_draws, var = torch.randn(100_000, generator=torch.Generator().manual_seed(16)), torch.tensor(0.01, requires_grad=True)
 right, wrong = 2 + var.sqrt() * z_draws, 2 + var * z_draws
-(gradient,) = torch.autograd.grad(right[0], var)
-assert abs(float(gradient / z_draws[0]) - 5) < 1e-3  # 1 / (2 sqrt(0.01)); the wrong line has 1
+of_right, of_wrong = (float(torch.autograd.grad(x[0], var)[0] / z_draws[0]) for x in (right, wrong))
+assert abs(of_right - 5) < 1e-3 and abs(of_wrong - 1) < 1e-3  # 1 / (2 sqrt(0.01)) and 1
 right_var, wrong_var = float(right.detach().var()), float(wrong.detach().var())
 print(f"variance wanted 0.01: right {right_var:.3f}, wrong {wrong_var:.4f}")
 assert abs(right_var / 0.01 - 1) < 0.02 and wrong_var < 0.0002
@@ -839,7 +848,7 @@ assert abs(right_var / 0.01 - 1) < 0.02 and wrong_var < 0.0002
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★ a few, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
 # The same exercises on a sheet of their own: [without solutions](exercises/01_gaussians_student.ipynb), [with solutions](exercises/01_gaussians_solution.ipynb).
 
@@ -849,7 +858,7 @@ assert abs(right_var / 0.01 - 1) < 0.02 and wrong_var < 0.0002
 # %% [markdown] tags=["hint"]
 # **Hint 1.1**
 #
-# A shift moves the bell, a factor stretches it. Which of the two numbers in $\mathcal N(2,\,0.25)$ is a length, and which an area?
+# A shift moves the bell, a factor stretches it. The second number in $\mathcal N(2,\,0.25)$ is an area. Which length belongs to it?
 
 # %% tags=["exercise"]
 std_of_y = ...

@@ -430,7 +430,7 @@ for dtype in (torch.bfloat16, torch.float16):
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★ a few, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
 # The same exercises on a sheet of their own: [without solutions](exercises/02_forward_student.ipynb), [with solutions](exercises/02_forward_solution.ipynb).
 

@@ -766,7 +766,7 @@ assert float(eps_hat[0]) == float(eps_hat[1]) and abs(float(right[0]) - 0.9) < 0
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★ a few, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
 # The same exercises on a sheet of their own: [without solutions](exercises/03_posterior_student.ipynb), [with solutions](exercises/03_posterior_solution.ipynb).
 

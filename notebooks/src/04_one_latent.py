@@ -734,7 +734,7 @@ assert int((use[0] > 0.1).sum()) >= 8 and int((use[1] > 0.1).sum()) <= 4
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★ a few, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
 # The same exercises on a sheet of their own: [without solutions](exercises/04_one_latent_student.ipynb), [with solutions](exercises/04_one_latent_solution.ipynb).
 

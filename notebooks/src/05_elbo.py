@@ -1069,7 +1069,7 @@ print(f"nearly perfect (excess below 0.01 nats), but squared distance to real da
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★ a few, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
 # The same exercises on a sheet of their own: [without solutions](exercises/05_elbo_student.ipynb), [with solutions](exercises/05_elbo_solution.ipynb).
 

@@ -781,7 +781,7 @@ print(f"'generated against real' prefers the blur: blur {wrong['blur']:.1f}, rea
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★ a few, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
 # The same exercises on a sheet of their own: [without solutions](exercises/08_train_student.ipynb), [with solutions](exercises/08_train_solution.ipynb).
 

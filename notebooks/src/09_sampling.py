@@ -367,7 +367,7 @@ print(f"all on a data point, to 1e-5: {bool(gap.max() < 1e-5)}; chi-square of th
 assert gap.max() < 1e-5 and chi2 < 16.9
 
 # %% [markdown]
-# A perfect score, and a warning. The perfect denoiser of a *finite* set gives the set back and never a new digit. If our network were perfect in this sense, it would be useless. What makes it useful is that it is too small, too smooth and too briefly trained to memorise, so that it must generalise. The oracle is for testing samplers, not for making art.
+# A perfect score, and a warning. The perfect denoiser of a *finite* set gives the set back and never a new digit. If our network were perfect in this sense, it would be useless. What makes it useful is that its training ends long before it memorises (chapter 08), so that it has to generalise. The oracle is for testing samplers, not for making art.
 
 # %% [markdown]
 # ## Where does the randomness come from?
@@ -884,7 +884,7 @@ for name, edit in (("x_s clipped", clamp_the_sample), ("x_0_hat clipped", None))
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★ a few, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
 # The same exercises on a sheet of their own: [without solutions](exercises/09_sampling_student.ipynb), [with solutions](exercises/09_sampling_solution.ipynb). And a longer one, for which you know enough now: [find the planted bugs](exercises/find_the_bugs_student.ipynb).
 

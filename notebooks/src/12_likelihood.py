@@ -637,7 +637,7 @@ print("clipped beta~ costs between 0.15 and 0.4 bits per dim more than the optim
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★ a few, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
 # The same exercises on a sheet of their own: [without solutions](exercises/12_likelihood_student.ipynb), [with solutions](exercises/12_likelihood_solution.ipynb).
 

@@ -727,7 +727,7 @@ assert counts["Heun"] == 19 and {counts[name] for name in counts if name != "Heu
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★ a few, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
 # The same exercises on a sheet of their own: [without solutions](exercises/13_score_and_ode_student.ipynb), [with solutions](exercises/13_score_and_ode_solution.ipynb).
 

@@ -656,7 +656,7 @@ assert 0 < gap < 4 * spread
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★ a few, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
 # The same exercises on a sheet of their own: [without solutions](exercises/14_evaluation_student.ipynb), [with solutions](exercises/14_evaluation_solution.ipynb).
 

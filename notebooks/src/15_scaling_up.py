@@ -1014,7 +1014,7 @@ print(f"a weight that jumps from 1 to 0 at once, after 10,000 steps: {cold:.2f} 
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★ a few, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
 # The same exercises on a sheet of their own: [without solutions](exercises/15_scaling_up_student.ipynb), [with solutions](exercises/15_scaling_up_solution.ipynb).
 

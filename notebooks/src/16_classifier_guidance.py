@@ -540,7 +540,7 @@ print(f"frozen guide at scale 12, n = 200: its own verdict is better than the ju
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★ a few, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
 # The same exercises on a sheet of their own: [without solutions](exercises/16_classifier_guidance_student.ipynb), [with solutions](exercises/16_classifier_guidance_solution.ipynb).
 

@@ -492,7 +492,7 @@ for typed, meant in ((0.0, scale_from_w(0.0)), (1.0, scale_from_w(1.0))):
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★ a few, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
 # The same exercises on a sheet of their own: [without solutions](exercises/17_classifier_free_student.ipynb), [with solutions](exercises/17_classifier_free_solution.ipynb).
 

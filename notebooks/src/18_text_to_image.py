@@ -119,7 +119,7 @@ slope = lambda density: sp.Derivative(sp.log(density), x_1)
 equation("18.2", slope(upper * lower), slope(upper))
 
 # %% [markdown]
-# **The words of the lower half have dropped out.** Noise does not couple the halves, so this holds at every $t$. Given the caption, the perfect network needs at each pixel only the words of the thing that is there, and the relation, which says which thing that is. A network that learns it so has nothing to unlearn when a new pair comes along: a thousand captions share their parts. But (18.2) speaks of parts that are different pixels. The *colour* of a stroke and its *shape* share their pixels. In our data the handwriting is picked without a look at the colour, so the two could be learnt apart. But which colours meet which digits is not independent in training, since 20 combinations are missing, and nothing in the loss forbids learning these gaps. Whether the network finds these seams is not for a formula to say. We shall measure it.
+# **The words of the lower half have dropped out.** Noise does not couple the halves, so this holds at every $t$. Given the caption, the perfect network needs at each pixel only the words of the thing that is there, and the relation, which says which thing that is. A network that learns it so has nothing to unlearn when a new pair comes along: a thousand captions share their parts. But (18.2) speaks of parts that are different pixels. The *colour* of a stroke and its *shape* share their pixels. In our data the handwriting is picked without a look at the colour, so the two could be learnt apart. But which colours meet which digits is not independent in training, since 20 combinations are missing, and nothing in the loss forbids learning these gaps. Whether the network finds these seams, along which a caption can be cut into parts, is not for a formula to say. We shall measure it.
 #
 # It needs two things for this: to know what each word means *in its sentence*, and to let each pixel choose its words. The first is the work of the text encoder, the second that of cross-attention.
 #
@@ -138,7 +138,7 @@ for text in ("a small grene five", "a five small"):
         print(str(error)[:78], "...")
 
 # %% [markdown]
-# `parse` refuses a sentence that breaks the grammar. `tokenize` refuses unknown words, and no others: the *network* can be asked anything that is made of its words, in any order. We shall.
+# `parse` refuses a sentence that breaks the grammar. `tokenize` refuses unknown words and captions of more than 12 words, nothing else: the *network* can be asked anything that is made of up to 12 of its words, in any order. We shall.
 #
 # Each number becomes a vector (a row of a table, learnt). To that a second vector is added that stands for the *place* of the word in the sentence, learnt as well. Then two blocks let each word look at all words, by the attention of chapter 07, and think for itself. Out comes one vector for each word. What are the places good for? Without them the words are a bag. Take these two captions:
 
@@ -155,7 +155,7 @@ net.text.places.data.copy_(places)
 print(f"largest difference of the two answers: above 0.05 {differ > 0.05};  without places below 0.0001: {blind < 1e-4}")
 
 # %% [markdown]
-# Attention is a sum over words, and a sum does not know the order of its terms. So in the encoder, without places, "red" gets the same vector wherever it stands: shuffle the words, and the vectors are shuffled along. In the U-Net the pixel sums over these vectors, and the shuffling is gone. Both captions give the same answer, and *no training* could tell which colour belongs to which digit. This is the "bag of words". Large programs have places, and still bind a colour to the wrong thing now and then: places are necessary, not enough. (We shall see this with our own network, too.)
+# Attention is a sum over words, and a sum does not know the order of its terms. So in the encoder, without places, "red" gets the same vector wherever it stands: shuffle the words, and the vectors are shuffled along. In the U-Net the pixel sums over these vectors, and the shuffling is gone. Both captions give the same answer, and *no training* could tell which colour belongs to which digit. This is the "bag of words". Large programs have places, and still bind a colour to the wrong thing now and then: where every word looks at every word, places are necessary, but not enough. (We shall see this with our own network, too.)
 #
 # ## Looking: cross-attention
 #
@@ -178,7 +178,7 @@ q_1, q_2, k_1, k_2 = (normal(name) for name in ("q_1", "q_2", "k_1", "k_2"))
 equation("18.4", Expect((q_1 * k_1 + q_2 * k_2) ** 2, q_1, q_2, k_1, k_2), sp.Integer(2))
 
 # %% [markdown]
-# Each product adds 1, and the mixed terms vanish. (The mean of $q\cdot k$ is 0, so the mean of its square is its variance.) So with $d$ numbers the variance is $d$. Divided by $\sqrt d$ the scores have variance 1 for any $d$, at the start of training: later questions and keys are no longer independent (chapter 07). Without it, scores of long vectors are far apart, one weight is near 1, the others near 0, and, as we see next, little is learnt any more:
+# Each product adds 1, and the mixed terms vanish. (The mean of $q\cdot k$ is 0, so the mean of its square is its variance.) So with $d$ numbers the variance is $d$. Divided by $\sqrt d$ the scores have variance 1 for any $d$, as long as this assumption holds. (Torch's fresh layers give numbers of variance about $\tfrac13$, so scores of about $\tfrac19$, again for any $d$. In a trained network questions and keys are no longer independent, chapter 07.) Without it, scores of long vectors are far apart, one weight is near 1, the others near 0, and, as we see next, little is learnt any more:
 
 # %%
 questions, keys = (torch.randn(2000, n, 64, generator=seeded(k)) for n, k in ((1, 5), (8, 6)))
@@ -305,13 +305,13 @@ for row, caption in enumerate(prompts):
 plt.show()
 
 # %% [markdown]
-# Place, size and colour are right in the first guess shown, at $t=958$: they are told, and nothing has to be seen for them. The digit is told as well. But there are many handwritings of a five, and the guess is still close to a mean over all that are possible: a blot. After a sixth of the way ($t=833$) one handwriting has won, and every digit can be read. What comes later are edges. So what is open is decided from coarse to fine: the coarse survives noise longest (chapter 02).
+# Place, size and colour are right in the first guess shown, at $t=958$: they are told, and nothing has to be seen for them. The digit is told as well. But there are many handwritings of a five, and the guess still blends many of them (guidance exaggerates the blend): the five and the four are blots. After a sixth of the way ($t=833$) one handwriting has won, and every digit can be read. What comes later are edges. So in these four what is open is decided from coarse to fine. The next chapter shows why: coarse differences survive noise longest (19.13).
 #
 # ## Does it show what was asked for?
 #
 # Looking at nice pictures proves little. Chapter 14 told us what to do: a judge who took no part, a number with its $n$, and what the number would be by chance and at best.
 #
-# The judge is another network, trained apart from the painter, with another seed, on pictures of *all* combinations. (It has to know small green fives, or it could not recognise one.) It looks at a picture and tells the layout and, for each thing, digit, colour and size, the upper or left thing first. So "a red three above a blue seven" and "a blue seven below a red three" are one scene. How good are its eyes? On real pictures, made of test digits:
+# The judge is another network, trained apart from the painter, with another seed, on pictures of *all* combinations. (It has seen small green fives. Otherwise a miss might be its own fault.) It looks at a picture and tells the layout and, for each thing, digit, colour and size, the upper or left thing first. So "a red three above a blue seven" and "a blue seven below a red three" are one scene. How good are its eyes? On real pictures, made of test digits:
 
 # %%
 judge = load_judge()
@@ -321,7 +321,7 @@ sight = agreement(test_scenes, seen)
 print(", ".join(f"{key} {value:.2f}" for key, value in sight.items()), f"  n = {len(seen)}")
 
 # %% [markdown]
-# *Layout*: the place, or, for two things, whether one is above the other or beside it. If the painter exchanges the two, the layout is right, and the digits, colours and sizes are charged. Digit, colour and size are shares of the *things*, the other columns shares of the *pictures*; *all* means that nothing is wrong in the whole picture.
+# *Count*: one thing or two. *Layout*: the place, or, for two things, whether one is above the other or beside it. If the painter exchanges the two, the layout is right, and the digits, colours and sizes are charged. Digit, colour and size are shares of the *things*, the other columns shares of the *pictures*; *all* means that nothing is wrong in the whole picture.
 #
 # `benchmarks/text_scores.py` has asked for 1,000 pictures in each row below. DDIM, 50 steps, the same noise at each scale.
 
@@ -342,9 +342,9 @@ for name, (n, found) in lines.items():
 assert same and report["n"] == 1000 and min(scores[held_out, 3.0][key] for key in KEYS[:5]) >= 0.9 and scores[held_out, 3.0]["all"] >= 0.75
 
 # %% [markdown]
-# Read it from both ends. With the caption hidden, the judge agrees as often as a guesser would: it does not know what was asked. (The guesser has 8 % of the digits and not 10, since he sometimes guesses one thing where two were asked for.) The ceiling is not 1, since some handwriting cannot be read.
+# Read it from both ends. With the caption hidden, the judge agrees about as often as with a guesser: the network does not know what was asked. (The guesser even knows that only held-out combinations are asked for. It has 8 % of the digits and not 10, since it sometimes guesses one thing where two were asked for.) The ceiling is not 1: even on real pictures the judge misses some digits (0.983) and a few sizes (0.997).
 #
-# In between stands the network. At $s=3$ number, place and colour are right in all of the 1,000 pictures, the digit and the size in at least 98 of 100 things, and *everything* in 96 of 100 pictures. These are combinations that nobody ever showed it. And they cost next to nothing: the row of the training combinations says almost the same. So it has found the seams. A network that had learnt its 100 combinations by heart would fall back in the held-out rows.
+# In between stands the network. At $s=3$ number, place and colour are right in all of the 1,000 pictures, the digit and the size in at least 98 of 100 things, and *everything* in 96 of 100 pictures. These are combinations that nobody ever showed it. And they cost little: the row of the training combinations says almost the same. (At the other scales, in the figure below, "all" is about three points lower for held-out combinations. With n = 300 that is one to two standard errors, but always in the same direction.) So it has found the seams, or nearly. A network that had learnt its 100 combinations by heart would fall back in the held-out rows.
 #
 # One thing must be said about these numbers. At $s=3$ the judge recognises the network's digits at least as often as real ones (0.989 and 0.991 against 0.983; the standard error of a difference is 0.004). At $s=1$ it was 0.78. Guidance makes digits that are *easy to read*, and less varied (chapter 17). So the row of real pictures is a mark, not a limit. Only the size stays clearly below it: 0.985 against 0.997. Obedience is one question, variety another, and this table asks the first.
 
@@ -357,11 +357,12 @@ for ax, name in zip(axes, (held_out, seen_before), strict=True):
     ax.axhline(report["ceiling"]["all"], color=BLUE, linewidth=1, linestyle=":")
     ax.set_xticks(range(len(at)), [f"{s:g}" for s in at])
     ax.set(title=name, xlabel="scale s")
+axes[0].set_ylabel("share right")
 axes[0].legend(loc="lower right")
 plt.show()
 
 # %% [markdown]
-# (Dotted: "all" for real pictures of the held-out captions, the ceiling; it is drawn in both figures for comparison. What stands in the table has n = 1,000, the other scales n = 300.) Without guidance, $s=1$, colours and places are as good as with it, but one digit in five cannot be read, and only 63 of 100 pictures are right in all. Guidance makes samples more typical, and a digit that is drawn half-heartedly becomes a clear one. Beyond 3 "all" changes by less than two standard errors (one is 0.01 to 0.015): no gain and no loss can be told from chance. The scale 3 was set before any of these numbers was known.
+# (Dotted: "all" for real pictures of the held-out captions, the ceiling; it is drawn in both panels for comparison. The green curve of the colours lies under the grey one. What stands in the table has n = 1,000, the other scales n = 300.) Without guidance, $s=1$, colours and places are as good as with it, but one digit in five cannot be read, and only 63 of 100 pictures are right in all. Guidance makes samples more typical, and a digit that is drawn half-heartedly becomes a clear one. Beyond 3 "all" changes by less than two standard errors (one is 0.01 to 0.015): no gain and no loss can be told from chance. The scale 3 was set before any of these numbers was known.
 #
 # Trust, but measure again. Forty of the held-out captions, here and now, with fewer steps:
 
@@ -396,7 +397,7 @@ for name, title in ((equal, "every word"), (pooled, "one pooled vector")):
 #
 # ## What do the pixels look at?
 #
-# The weights $a_j$ of (18.3) can be drawn: for each word a map over the picture. Here they are for a picture on its way, at the 8×8 maps, averaged over the four places and seven heads. Yellow means: "this word is heard here."
+# The weights $a_j$ of (18.3) can be drawn: for each word a map over the picture. Here they are for a picture on its way, at the 8×8 maps, averaged over the four places and seven heads. Yellow is the largest weight of any word in that row, dark blue is none. In the lower row nothing is yellow: there the largest weight belongs to a word that is not shown.
 
 # %%
 @torch.no_grad()
@@ -435,7 +436,7 @@ plt.show()
 # %% [markdown]
 # In the upper row the guess is still soft, and yet the words have found their things: "red" and "three" are heard at the left, "blue" and "seven" at the right. "left" is heard at neither. Its work was probably done before, inside the encoder: there the other words can hear it. The maps cannot show that.
 #
-# One picture persuades too easily. So we count. Take 60 real pictures of two things, one left of the other, both large, the colours different, and noise them. At the strokes of the left thing, is its own colour word heard more than the other's?
+# One picture persuades too easily. So we count. Take 60 real pictures of two things, one left of the other, both large, the colours different, and noise them. At the strokes of each thing, is its own colour word heard more than the other's?
 
 # %%
 def noisy_pairs(t, n=60):
@@ -449,12 +450,13 @@ def own_share(t):
     pairs, x_0, x_t = noisy_pairs(t)
     maps = word_maps(x_t, t, describe(pairs))  # "a large red three left of a large blue seven": red is word 2, blue is word 8
     ink = torch.nn.functional.avg_pool2d((x_0.amax(1) + 1) / 2, 4) > 0.2  # (n, 8, 8): where there are strokes
-    heard = {j: (maps[:, j, :, :4] * ink[:, :, :4]).sum((1, 2)) for j in (2, 3, 8, 9)}
-    return {"colour": float((heard[2] > heard[8]).float().mean()), "digit": float((heard[3] > heard[9]).float().mean())}
+    left, right = ({j: (maps[:, j, :, half] * ink[:, :, half]).sum((1, 2)) for j in (2, 3, 8, 9)} for half in (slice(0, 4), slice(4, 8)))
+    own = {name: (left[i] > left[j]) & (right[j] > right[i]) for name, i, j in (("colour", 2, 8), ("digit", 3, 9))}
+    return {name: float(both.float().mean()) for name, both in own.items()}
 
 
 for t in (950, 600, 300):
-    print(f"t = {t}: own word heard more than the other's, share of 60 pictures:", {key: f"{value:.1f}" for key, value in own_share(t).items()})
+    print(f"t = {t}: both things hear their own word more than the other's, share of 60 pictures:", {key: f"{value:.1f}" for key, value in own_share(t).items()})
 
 # %% [markdown]
 # That is as clear as one could wish. But what does a weight prove? A word that is heard may say nothing, for its message may be small. And after two blocks of attention the vector at the place of "red" knows of "three" and "left", too: the map shows which *place of the sentence* is heard, not what is taken from it. To learn what a word *does*, change it. We replace the colour of the left thing by another one, leave the noisy picture as it is, and look where the network's answer changes. By (18.2) it should be the left half alone.
@@ -506,14 +508,14 @@ explore(draw, prompt=text_field("a large purple five above a small white three",
 # | text encoder | 79,000 numbers, trained along with the rest | CLIP's, 123 million, trained before on other data and kept frozen; 77 tokens, pieces of words |
 # | words reach the picture | cross-attention at the 8×8 maps | cross-attention at each of four sizes |
 # | what is denoised | the picture, 32×32, in patches of 2×2 | a latent, 64×64×4, that an autoencoder makes of a picture of 512×512 |
-# | U-Net | 2.4 million | 860 million |
+# | U-Net | 2.3 million | 860 million |
 # | guidance | (18.6), captions hidden with probability 0.1 | the same line; captions hidden with probability 0.1 in the last part of training (from version 1.3 on) |
 # | chain, loss, samplers | chapters 02 to 13; $v$, cosine schedule | the same kind; $\varepsilon$, another schedule |
 # | judged by | a classifier that knows every attribute | CLIP scores, people, detectors on lists of prompts |
 #
-# The parts are the same; what differs is size, and where the knowledge comes from. Two differences are not of size only.
+# The parts are the same but for one, the autoencoder, which chapter 21 builds. What else differs is size, and where the knowledge comes from. Two of these differences need a word.
 #
-# **Our captions are true and complete.** Text from the web is neither: it says "my holiday", or the name of a shop. A large system learns from very many weak hints what we learn from few strong ones.
+# **Our captions are true, and seven in ten leave nothing out.** Text from the web promises neither: it says "my holiday", or the name of a shop. A large system learns from very many weak hints what we learn from few strong ones.
 #
 # **Our encoder knows 30 words from their pictures alone.** CLIP has read captions of 400 million pictures before the first denoising step, so "crimson" lies near "red" for it. Ours refuses "crimson".
 #
@@ -611,12 +613,12 @@ ax = curves(range(150), {name: right for name, right in learnt.items()}, xlabel=
 plt.show()
 
 # %% [markdown]
-# Guessing gives a sixth. Knowing both colours, but not which is where, gives a bit more than half (they are equal in a sixth of the pairs): there the whispering encoder stays. The validation loss of the whole network hardly showed it: it was about 0.04 before the repair, and about 0.04 after those first 1,000 steps. The order of two colours is a small part of all that there is to predict. It showed when somebody counted.
+# Guessing gives a sixth. Knowing both colours, but not which is where, gives a bit more than half (they are equal in a sixth of the pairs): there the whispering encoder stays for all 150 steps. The validation loss of the whole network hardly showed it: it was about 0.04 before the repair, and about 0.04 after those first 1,000 steps. (The second run had just begun anew, so the comparison is rough; at its end the loss was 0.033.) The order of two colours is probably a small part of all that there is to predict. It showed when somebody counted.
 
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★ a few, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
 # The same exercises on a sheet of their own: [without solutions](exercises/18_text_to_image_student.ipynb), [with solutions](exercises/18_text_to_image_solution.ipynb).
 
@@ -710,7 +712,7 @@ must_pass("18.4", weights_of)
 # %% [markdown] tags=["hint"]
 # **Hint 18.5**
 #
-# One thing is right with probability $d\,c\,s$, two with the square of it.
+# One thing is right with probability `digit * colour * size`, two things with the square of it. The layout must be right as well. Then take the mean over the two kinds of pictures.
 
 # %% tags=["exercise"]
 def all_right(layout, digit, colour, size):

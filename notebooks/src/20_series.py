@@ -27,6 +27,7 @@ from ddpm_course import ExactGaussian, TrainConfig, cosine_schedule, ddim_sample
 from ddpm_course.checkpoint import load_tensors, rng
 from ddpm_course.checks import check, must_pass
 from ddpm_course.data import Split, Splits
+from ddpm_course.editing import repaint_times
 from ddpm_course.models import Transformer, TransformerConfig
 from ddpm_course.models.transformer import polynomials
 from ddpm_course.plots import BLUE, GREY, ORANGE, RED, compact_png, curves, style
@@ -52,7 +53,7 @@ def show():  # as plt.show(), with few colours: the notebook stays small
 # $$ x_h=\text{trend}_h+\text{season}_h+\text{weather}_h+\text{noise}_h,\qquad h=0,\dots,167 \tag{20.1, definition} $$
 #
 # - **trend**: a level, a slope and a bend, different in each week;
-# - **season**: on each day a bell in the morning, a low hump of work, a bell in the evening. Their hours and heights differ from week to week and a little from day to day. On Saturday and Sunday the morning comes later and all is lower. Two weeks in five have a *holiday*: one day from Monday to Friday that looks like a Sunday;
+# - **season**: on each day a bell in the morning, a low hump of work, a bell in the evening. The hours of the bells and all heights differ from week to week and a little from day to day. On Saturday and Sunday the morning comes later and all is lower. Two weeks in five have a *holiday*: one day from Monday to Friday that looks like a Sunday;
 # - **weather**: wanders, and forgets within a day or two (AR(1) with $\phi=0.95$, below);
 # - **noise** of the meter: each hour for itself, small.
 
@@ -74,13 +75,13 @@ show()
 #
 # ## Where the answer is known
 #
-# Chapter 02 has an oracle: for Gaussian data $\mathbb E[\varepsilon\mid x_t]$ is a formula, and so is the law of what is hidden given what is seen. So we first build Gaussian *series*, and try every tool on them before any network has a say.
+# We have an oracle (chapter 01): for Gaussian data $\mathbb E[\varepsilon\mid x_t]$ is a formula (chapter 03), and so is the law of what is hidden given what is seen (chapter 19). So we first build Gaussian *series*, and try every tool on them before any network has a say.
 #
 # **A wandering series, AR(1).** Each value is a shrunken copy of the one before, plus fresh noise:
 #
 # $$ x_{h+1}=\phi\,x_h+\sqrt{1-\phi^2}\,\sigma\,\varepsilon,\qquad x_0=\sigma z \tag{20.2, definition} $$
 #
-# Does that look familiar? It is the forward process, equation (2.1), with $\phi=\sqrt{\alpha}$. There it destroyed a picture. Here, watched from the side, it *is* the data. The strange root keeps the variance:
+# (Here $x_0$ is the first hour. From the next section on, $x_0$ and $x_t$ are again the whole series, without noise and at noise time $t$.) Does that look familiar? For $\sigma=1$ it is the forward process, equation (2.1), with the same $\beta$ at each step and $\phi=\sqrt{\alpha}$. There it destroyed a picture. Here, watched from the side, it *is* the data. The strange root keeps the variance:
 
 # %% tags=["proof"]
 phi = unit(r"\phi")
@@ -105,7 +106,7 @@ agrees(a**2 * sp.cos(omega * (h - k)) + phi * sigma**2, {a: 0.3**0.5, omega: 2 *
 #
 # ### A sampler on trial
 #
-# Pictures hide a sampler's faults, because their fine noise is small and nobody looks for it. In a series somebody does. Turn the data into the eigenbasis of its covariance (chapter 02). There it falls apart into single numbers, each $\mathcal N(0,\lambda)$. A sampler's last jump goes from some $t$ to 0 and answers $\hat x_0=\mathbb E[x_0\mid x_t]$. How much of the variance $\lambda$ is left, even if $x_t$ was perfect?
+# Pictures hide a sampler's faults, because their fine noise is small and nobody looks for it. In a series somebody does. Turn the data into the eigenbasis of its covariance (chapter 05). There it falls apart into single numbers, each $\mathcal N(0,\lambda)$. A sampler's last jump goes from some $t$ to 0 and answers $\hat x_0=\mathbb E[x_0\mid x_t]$. How much of the variance $\lambda$ is left, even if $x_t$ was perfect?
 
 # %% tags=["proof"]
 lam = sp.Symbol(r"\lambda", positive=True)
@@ -138,11 +139,11 @@ print("mean over the 100 weakest axes:", {name: f"{value:.1f} dB" for name, valu
 assert lost["DDIM, even steps"] < -3.5 and -1 < lost["DDIM, quadratic"] < -0.3 and abs(lost["DPM-Solver, quadratic"]) < 0.3
 
 # %% [markdown]
-# Fifty even steps leave less than a third of the power of the fine noise, with a *perfect* network. No training could mend that, and in a table of scores one would have blamed the network. From here on: DPM-Solver++ on 50 quadratic times.
+# Fifty even steps leave less than a third of the power of the fine noise, with a *perfect* network. No training could mend that, and in a table of scores one would have blamed the network. From here on, whole series are drawn with DPM-Solver++ on 50 quadratic times.
 #
 # ### Filling in, on trial
 #
-# Now hide a part of a series and ask for the rest. Chapter 19 fills in pictures with `keep_known`: after every step down, what is known is put back, with the noise of that time. A gap in a series is the same thing, and a *forecast* is a gap that reaches to the end. `impute` is RePaint's walk on quadratic times: each stretch of four steps is walked `resamplings` times. For the oracle the exact answer is one line, `given(mask, values)`. One made week of the best Gaussian; its Saturday and Sunday are to come:
+# Now hide a part of a series and ask for the rest. Chapter 19 fills in pictures with `keep_known`: after every step down, what is known is put back, with the noise of that time. A gap in a series is the same thing, and a *forecast* is a gap that reaches to the end. `impute` is RePaint's walk on 30 quadratic times, with chapter 09's random steps: each stretch of four steps is walked `resamplings` times. For the oracle the exact answer is one line, `given(mask, values)`. One made week of the best Gaussian; its Saturday and Sunday are to come:
 
 # %%
 truth = best_gaussian.sample(1, seeded(3))[0]
@@ -168,10 +169,43 @@ for ax, times in zip(axes, (1, 8), strict=True):
     ax.plot(hours[120:], mean, color="black", ls="--", lw=1, label="exact mean")
     ax.set(title=f"each stretch walked {times} time{'s' * (times > 1)}", xticks=range(120, 169, 12))
 axes[0].legend(fontsize=8)
+for ax in axes:
+    ax.set_xlabel("hour")
 show()
 
 # %% [markdown]
-# Walked once, the fan is as wide as it should be, and in the wrong place: sure of itself, and off by more than half a standard deviation. The steps down have heard what is known only after it was put back, always one step late. Walked eight times, mean and spread can hardly be told from the exact law: 150 perfect draws would put the mean off by $1/\sqrt{150}=0.08$. Chapter 19 says that RePaint's bias falls like one over the repetitions and does not vanish. Here eight repetitions bring it down to about the noise of 150 draws.
+# Walked once, the fan is about as wide as it should be, and in the wrong place: sure of itself, and off by more than half a standard deviation. The steps down see only a noisy copy of what is known, and trust it as one trusts a noisy copy. When it becomes sharp, most of the rest is settled (chapter 19). Walked eight times, in this week mean and spread can hardly be told from the exact law: 150 perfect draws would put the mean off by $1/\sqrt{150}=0.08$.
+#
+# This is one week. Was it lucky? On Gaussian data every step is linear, so mean and covariance of the walk can be followed exactly, as in chapter 19, for all weeks at once:
+
+# %%
+def followed(first, last, resamplings):
+    """Over all weeks: how far the walk's mean is off (root mean square), and how wide its law is, the exact law being 1."""
+    gap, eye, (lam, Q) = (hours >= first) & (hours < last), torch.eye(168).double(), (best_gaussian.eigenvalues, best_gaussian.basis)
+    law_of_walk, pull, known = eye, 0 * eye, eye * ~gap  # covariance; mean = pull @ (week - mean week)
+    times = repaint_times(time_grid(1000, 30, "quadratic").tolist(), resamplings, 4)
+    for t, s in zip(times, times[1:], strict=False):
+        bar_then, bar_now = schedule.at(t), schedule.at(s)
+        if s > t:  # back up: (2.1)
+            keep = bar_now / bar_then
+            law_of_walk, pull = keep * law_of_walk + (1 - keep) * eye, keep**0.5 * pull
+        else:  # down: the posterior's mean (3.7) at the oracle's guess, its variance, then what is known is put back
+            keep, guess = bar_then / bar_now, bar_then**0.5 * lam / (bar_then * lam + 1 - bar_then)
+            down = (Q * ((bar_now**0.5 * (1 - keep) * guess + keep**0.5 * (1 - bar_now)) / (1 - bar_then))) @ Q.T
+            law_of_walk = down @ law_of_walk @ down.T + (1 - keep) * (1 - bar_now) / (1 - bar_then) * eye
+            law_of_walk = torch.where(gap[:, None] & gap, law_of_walk, (1 - bar_now) * known)
+            pull = torch.where(gap[:, None], down @ pull, bar_now**0.5 * known)
+    cov, right = best_gaussian.cov, best_gaussian.given(~gap[None], best_gaussian.mean).cov.diagonal()[gap]
+    wrong = pull[gap] - torch.linalg.solve(cov[~gap][:, ~gap], cov[~gap][:, gap]).T @ eye[~gap]
+    return float(((wrong @ cov @ wrong.T).diagonal().mean() / right.mean()).sqrt()), float(law_of_walk.diagonal()[gap].sqrt().mean() / right.sqrt().mean())
+
+
+for times in (1, 3, 8):
+    bias, width = followed(120, 168, times)
+    print(f"walked {times} times, over all weeks: mean off by {bias:.2f} of the exact standard deviation, spread {width:.2f} of it")
+
+# %% [markdown]
+# It was. Eight repetitions leave a bias of about a third of a standard deviation (root mean square over the weeks), and a spread that is a few hundredths too small. Chapter 19 says why: RePaint's bias falls slowly with the repetitions and does not vanish, and many visits with few steps leave too little variance.
 #
 # ## A network for curves
 #
@@ -283,7 +317,7 @@ equation("20.9", Expect((sigma * z / sp.sqrt(n) - sigma * eps / sp.sqrt(N)) ** 2
 # %% [markdown]
 # (For any law with this variance, not just the normal one: the mixed term vanishes by independence.) A band made from the data's own scatter alone forgets one of the two terms. With $n=N$ it is too narrow by $\sqrt2$, and fails a perfect model one time in six instead of one in twenty.
 #
-# `bootstrap_band` finds the scatter without a formula. It draws $n$ weeks *with replacement* from the data's weeks, then again $N$, takes the difference of the means, and does that a thousand times. The middle 95 % is the band **for each number alone**. With 84 lags, four would be outside by chance. So there is a second, wider band, inside which *all* numbers lie with 95 % probability **together**. Does it hold what it promises? Forty fresh sets of 200 weeks from the true recipe:
+# `bootstrap_band` finds the scatter without a formula. It draws $n$ weeks *with replacement* from the data's weeks, then again $N$, takes the difference of the means, and does that a thousand times. The middle 95 % is the band **for each number alone**. With 84 lags, four would be outside on average, by chance. So there is a second, wider band, inside which *all* numbers lie with 95 % probability **together**. Does it hold what it promises? Forty fresh sets of 200 weeks from the true recipe:
 
 # %%
 rows = autocorrelation(held_out, 84)[:, 1:]
@@ -329,17 +363,17 @@ for ax, (kind, where) in zip(axes, places.items(), strict=True):
     ax.plot(where, shift(report["rulers"]["gaussian curves"][kind]), color=RED, lw=0.8, ls=":", label="best Gaussian")
 axes[0].set(title="autocorrelation − data's", xlabel="lag, hours")
 axes[1].set(title="spectrum against data's, dB", xlabel="waves a week")
-axes[2].set(title="share below level − data's", xlabel="level of the data")
+axes[2].set(title="share below level − data's", xlabel="share of the data below the level")
 axes[2].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 show()
 
 # %% [markdown]
-# Read it slowly.
+# Read it slowly. (The figure shows the first seed.) The bands hold what they promise, as far as forty sets can tell: 0.94 and 37 of 40 above, where 0.95 and 38 are expected.
 #
 # - **Fresh weeks**, the floor, are not at 95 % in every cell. One set of weeks is one draw for all 84 lags, and neighbouring lags go up and down together. That is what the second band is for: there they are at 99 or 100 %.
 # - **The network** passes the marginals and the spectrum, and all but an hour of the hours. Of the autocorrelation, all 84 lags lie inside the band for all with the first seed; with the second five lie outside. A forest cannot tell its weeks from the data's. Weak mornings come in 38 and 35 weeks of a hundred, in the data in 39; by (20.9) the standard error is 2, so the second is at the edge.
 # - **The best Gaussian** passes what follows from mean and covariance, as it must. It passes the marginals, too, and the autocorrelation but for one lag of one seed: in those, these weeks are nearly Gaussian. It does not know that a day is either free or not. A forest tells it from the data (the $p$-values are 0.02 and below 0.001; the network's are above 0.5). Its weak mornings are too few, by more than six standard errors.
-# - **The network in parts** fails the spectrum: several decibels too quiet at the high end, and too loud at 42 and 70 waves a week. More on it below.
+# - **The network in parts** fails every row, the spectrum most: several decibels too quiet at the high end, and too loud at 42 and 70 waves a week. More on it below.
 #
 # So which is better? In autocorrelations there is no difference that two seeds could show, and the Gaussian takes no training. For weeks that are like weeks, the network. Whoever shows one of these rows alone can have either answer.
 #
@@ -426,13 +460,22 @@ print(f"the two weeks above: network {live_errors[0]:.2f} against the line's {li
 print("known points exact in all tasks:", all(report[task]["known points exact"] for task in tasks))
 
 # %% [markdown]
-# A line across a missing day is three times as wrong as the network. The day before is the best of the cheap ones, and on Sunday only a fifth worse. The **best Gaussian** is level with the network when both answer by the median of nine draws: no difference exceeds two standard errors. But the Gaussian need not draw. Its exact mean is off by 0.042, 0.085 and 0.086, less than the network in every row. (The network would gain from more draws, too; how much, we have not measured.) It is worth saying plainly: *for filling gaps in these weeks, a mean and a covariance do at least as well as this trained network.* These weeks are nearly Gaussian, and on Gaussian data nothing beats the oracle. What the network has, and the Gaussian has not, is the next kind of data, for which no formula is at hand.
+# A line across a missing day is three times as wrong as the network. The day before is the best of the cheap ones, and on Sunday only a fifth worse. The **best Gaussian** is level with the network when both answer by the median of nine draws: no difference exceeds two standard errors of the network's number. (Both had the same weeks, so the error of the difference is smaller; we did not measure it.) But the Gaussian need not draw. Its exact mean is off by 0.042, 0.085 and 0.086, less than the network in every row. (The network would gain from more draws, too; how much, we have not measured.) It is worth saying plainly: *for filling gaps in these weeks, a mean and a covariance do at least as well as this trained network.* For this task these weeks are nearly Gaussian, and on Gaussian data nothing beats the oracle. On data that are far from Gaussian the network may win. We have not shown that here.
 #
-# The network's bands hold the truth less often than promised, 73 to 79 times of 100 instead of 80. They are narrower than the Gaussian's: by 5 % for six hours, 15 % for the missing day, 5 % for Sunday. The walk alone does not explain it: on the oracle, eight repetitions gave the right spread. What is left is the network, or the walk with this network (which computed with 16-bit numbers here); these numbers do not say which.
+# The network's bands hold the truth 79, 73 and 77 times of 100, where 80 are promised. Standard errors are 1 to 2, so the first is no difference, the second is a clear one, and the third lies between. The bands are narrower than the Gaussian's: by 5 % for six hours, 15 % for the missing day, 5 % for Sunday. How much of that is the walk's doing? The exact answer, on the best Gaussian:
+
+# %%
+for task, gap in zip(tasks, ((72, 78), (60, 84), (144, 168)), strict=True):
+    bias, width = followed(*gap, 8)
+    network = report[task]["network"]["width"] / report[task]["gaussian"]["width"]
+    print(f"{task:14s}spread of the walk with the oracle {width:.2f} of the exact one (its mean off by {bias:.2f});  width of the network's band {network:.2f} of the Gaussian's")
+
+# %% [markdown]
+# Part of it is the walk: with a perfect network it would leave out two to six hundredths of the spread, and a bias besides. For Sunday that is more than half of what is missing. For the missing day most is left: the network, its 16-bit numbers, or the two together with the walk. These numbers do not say which.
 #
 # ### Play with it
 #
-# Choose where the gap begins and how long it is; a gap that reaches hour 168 is a forecast. (A shorter walk than above, so that it answers in seconds. Without a running kernel, the figure above shows the same.)
+# Choose where the gap begins and how long it is; a gap that reaches hour 168 is a forecast. (A shorter walk than above, so that it answers in seconds. Without a running kernel, the figure above shows two such gaps, in other weeks.)
 
 # %%
 from ddpm_course.widgets import explore, slider
@@ -457,10 +500,10 @@ explore(draw, first=slider(0, 160, 96, 4, "gap begins"), length=slider(4, 96, 24
 
 # %%
 in_parts = load_model(shipped("series-parts"))
-half_way = torch.full((4,), 100)
+at_100 = torch.full((4,), 100)
 noised = q_sample(chain, held_out[:4], 100, torch.randn(4, 1, 168, generator=seeded(11)))
-parts = in_parts.net.parts(noised, half_way)
-torch.testing.assert_close(in_parts.net(noised, half_way), parts.trend + parts.season + parts.rest)
+parts = in_parts.net.parts(noised, at_100)
+torch.testing.assert_close(in_parts.net(noised, at_100), parts.trend + parts.season + parts.rest)
 basis = polynomials(168, 3).float()
 torch.testing.assert_close(parts.trend @ basis.T @ basis, parts.trend, rtol=1e-3, atol=1e-4)
 print("the parts add up to the answer, and the trend is a polynomial of degree 3: True")
@@ -483,7 +526,7 @@ show()
 # %% [markdown]
 # ### Are they the true parts?
 #
-# We made these weeks, so we can ask. Correlation over the 168 hours with the truth, mean over 500 held-out weeks. The opponents use no network: the classical **moving average** over 24 hours (what is left, averaged by the hour of the day, is the season); **a polynomial, then the six strongest waves** of the clean week; and for the season the **mean by the hour of the week**, the same for all. (The last row's trend is the week itself, untouched.)
+# We made these weeks, so we can ask. Correlation over the 168 hours with the truth, mean over 500 held-out weeks. The middle column compares the same trend with trend plus weather, for a slow curve may well follow the weather. The opponents use no network: the classical **moving average** over 24 hours (what is left, averaged by the hour of the day, is the season); **a polynomial, then the six strongest waves** of the clean week (the network may use six in each of its four blocks); and for the season the **mean by the hour of the week**, the same for all. (The last row's trend is the week itself, untouched.)
 
 # %%
 found = report["parts series-parts"]
@@ -494,7 +537,7 @@ for name in ("t = 10", "t = 100", "t = 300", "moving average", "polynomial, then
 print(f"n = {found['n']} weeks")
 
 # %% [markdown]
-# The season is found about as well as by the best method without a network, and from a noisy week; at $t=300$, where an eye sees little, it has lost three hundredths. The trend is another story: no row is above 0.47, and a correlation of 0.47 explains about a fifth of the variance. Look at the figure: at the weekend its trend lies below the true one. Weekends are lower, weather wanders slowly, and a polynomial is glad to take both. Nothing forbids it. The loss sees only the *sum* of the parts, and a weekend that moves from the season to the trend leaves the sum as it was. (A method that knew the mean week could subtract it first. We have not tried that.) The parts of an interpretable network are parts *of its answer*. They add up, they can be read and questioned. That the world has the same parts is a claim about the world, and the network has no evidence for it that a polynomial has not.
+# The season is found about as well as by the best method without a network, and from a noisy week; at $t=300$, where an eye sees little, it has lost two or three hundredths. The trend is another story: no row is above 0.47, and a correlation of 0.47 explains about a fifth of the variance. Look at the figure: at the weekend its trend lies below the true one. Weekends are lower, weather wanders slowly, and a polynomial is glad to take both. Nothing forbids it. The loss sees only the *sum* of the parts, and a weekend that moves from the season to the trend leaves the sum as it was. (A method that knew the mean week could subtract it first. We have not tried that.) The parts of an interpretable network are parts *of its answer*. They add up, they can be read and questioned. That the world has the same parts is a claim about the world, and the network has no evidence for it that a polynomial has not.
 #
 # ### "A loss in the frequency domain"
 #
@@ -523,11 +566,17 @@ torch.testing.assert_close(with_spectrum(0.05)(*given), diffusion_loss(*given) +
 both = {name: report[f"generation {name}"]["likeness"][0] for name in ("series-parts", "series-parts-square", "series-two-parts")}
 for name, run in both.items():
     print(f"{name:22s}" + "  ".join(f"{kind} {100 * run[kind][0]:.0f} %" for kind in ("autocorrelation", "spectrum", "marginals")) + f"  forest {run['two-sample accuracy']:.2f}")
+of_data = torch.tensor(report["rulers"]["data curves"]["spectrum"])
+for name in both:
+    dB = 10 * (torch.tensor(report[f"generation {name}"]["curves"]["spectrum"]) / of_data).log10()
+    print(f"{name:22s}spectrum: lowest from 42 waves on {dB[42:].min():.0f} dB, lowest of all {dB.min():.0f} dB;  at 42 and 70 waves {dB[42]:+.0f}, {dB[70]:+.0f} dB")
+worse = report["fill-24 series-parts"]["network"]
+print(f"in parts, the missing day: median off by {worse['mae']:.2f}, the 80 % band covers {worse['coverage']:.2f}")
 
 # %% [markdown]
 # (Shares inside the bands for each; `series-parts-square` was trained without the term, `series-two-parts` without a rest; one training of 1,300 steps each.) The rest matters: without it a forest is right five times in six. The spectral term makes no difference that these numbers could show.
 #
-# And the spectra of all three are wrong: up to 6 dB too low in the fine noise (without a rest 8 dB there, and 12 dB at a slower wave), and 6 to 11 dB too high at 42 and 70 waves a week, six and ten a day. Our guess at the reason for the missing noise: at the last steps $\hat x_0$ should be nearly $x_t$ itself, hour by hour. A prediction of $v$ has $x_t$ in it for nothing (chapter 06); this network must write it anew. It is a guess. These networks also had min-SNR weights, and they count the last steps for less than the loss in $v$ does. Louder positions and 8,000 small steps did not help; the weights were not tried alone. In the gaps it is worse, too: on the missing day above, with a longer walk and 19 draws, the median of the shipped one is off by 0.15 and its band holds 44 hours of 100.
+# And the spectra of all three are wrong: up to 6 dB too low in the fine noise (without a rest 8 dB there, and 12 dB at a slower wave), and 6 to 11 dB too high at 42 and 70 waves a week, six and ten a day. Our guess at the reason for the missing noise: at the last steps $\hat x_0$ should be nearly $x_t$ itself, hour by hour. A prediction of $v$ has $x_t$ in it for nothing (chapter 06); this network must write it anew. It is a guess. These networks also had min-SNR weights, and they count the last steps for less than the loss in $v$ does. Louder positions and 8,000 small steps did not help; the weights were not tried alone. In the gaps it is worse, too: on the missing day above, with a longer walk and 19 draws, the median of the shipped one is off by 0.15 and its 80 % band holds 44 hours of 100.
 #
 # ## Sound
 #
@@ -547,8 +596,9 @@ def spectrogram(x):
 fig, axes = plt.subplots(2, 4, figsize=(10, 3.6))
 for column, (x, label) in zip(axes.T, ((real[0], "data"), (real[1], "data"), (strings[0], "drawn"), (strings[1], "drawn")), strict=True):
     column[0].plot(torch.arange(512) / 4, x[0], lw=0.5, color=GREY if label == "data" else BLUE)
-    column[0].set(title=label, ylim=(-1.3, 1.3), xticks=[])
+    column[0].set(title=label, ylim=(-1.3, 1.3), xlim=(0, 128), xticks=[])
     column[1].imshow(spectrogram(x), origin="lower", aspect="auto", extent=(16, 112, 0, 2), cmap="magma", vmin=-40, vmax=30)
+    column[1].set_xlim(0, 128)
 axes[0, 0].set_ylabel("sound")
 axes[1, 0].set(ylabel="kHz", xlabel="milliseconds")
 show()
@@ -579,7 +629,7 @@ show()
 # %% [markdown]
 # Not there yet, and the numbers say where. More than nine of ten drawn strings have one of the four pitches to a fifth of a semitone, which nobody told the network. But the spectrum is 2 dB off, where two halves of the data differ by a quarter of a decibel, and nearly everywhere to the same side: the drawn strings are *too quiet*. The four pitches do not come in the data's proportions (the $p$-values). And a forest knows a drawn string from a real one 99 times of 100. Four thousand steps on one core were enough for the pitch, and for no more.
 #
-# The ear would have passed most of these. Listen, but measure.
+# Listen, but measure: an ear may pass what the forest does not.
 #
 # ## Common mistakes
 #
@@ -602,7 +652,7 @@ assert bool((later_max[told] == 1).all()) and 0.35 < float(told.double().mean())
 #
 # ### Positions left out, or whispered
 #
-# Without positions the words are a bag. Test it as one tests a bag: shuffle the words. And there is a sly variant. Begin the learned positions with a standard deviation of 0.02, as one begins many weights, and the words, which are fifty times louder, drown them. Nothing breaks. The network learns, only for a long while it hardly knows what is where:
+# Without positions the words are a bag. Test it as one tests a bag: shuffle the words. And there is a sly variant. Begin the learned positions with a standard deviation of 0.02, as one begins many weights, and the words, which are some twenty-five times louder, drown them. Nothing breaks. The network learns, only for a long while it hardly knows what is where:
 
 # %%
 def again(**positions):
@@ -621,7 +671,7 @@ with torch.no_grad():
         assert blind == (network is bag) and (loss > 1.22 * floor) == (network is not live.net)
 
 # %% [markdown]
-# At this length of training the whisper's loss is higher by a sixth, and no better than without any positions: 1.29 floors, both. What it loses above the floor is about three times what the loud network loses. Its shuffle test is passed: positions do arrive, too softly to be of use. Only the oracle's floor tells that something is wrong; a falling loss curve does not. (The network in parts that is shipped with this chapter began with such whispers, and so did an earlier plain one. That one saw 2,100 batches of 512 and ended at a loss of 0.098; a fifth to a quarter of its autocorrelation lay outside the band for all, and it drew three holidays where there should be four. The one that you met above began loud, saw fewer weeks in 14,000 batches of 64, and ended at 0.096. Batch and number of steps differ, too, so this does not show what the whisper alone did. It does show how small a difference of the loss can stand for how large a one in the verdict.)
+# At this length of training the whisper's loss is higher by a sixth, and no better than without any positions: 1.29 floors, both. What it loses above the floor is about three times what the loud network loses. Its shuffle test is passed: positions do arrive, too softly to be of use. Only the oracle's floor tells that something is wrong; a falling loss curve does not. (The network in parts that is shipped with this chapter began with such whispers, and so did an earlier plain one. That one saw 2,100 batches of 512 and ended at a loss of 0.0981; a fifth to a quarter of its autocorrelation lay outside the band for all. The one that you met above began loud, saw fewer weeks in 14,000 batches of 64, and ended at 0.0965. Batch and number of steps differ, too, so this does not show what the whisper alone did. It does show how small a difference of the loss can stand for how large a one in the verdict.)
 #
 # ### Halfway between two sounds
 #
@@ -632,7 +682,7 @@ theta, delta = sp.symbols(r"\theta \delta", real=True)
 equation("20.15", (sp.cos(theta) + sp.cos(theta + delta)) / 2, sp.cos(delta / 2) * sp.cos(theta + delta / 2))
 
 # %% [markdown]
-# At opposite phases, $\delta=\pi$, the mean of two tones is *silence*, and on average over all $\delta$ half the power is gone. Chapter 10 has another path: invert both sounds to noise, go halfway on the sphere there, come back.
+# At opposite phases, $\delta=\pi$, the mean of two tones is *silence*, and on average over all $\delta$ half the power is gone. Chapter 13 has another path: invert both sounds to noise, go halfway on the sphere there, come back.
 
 # %%
 from ddpm_course import ddim_invert
@@ -686,7 +736,7 @@ assert apart > 0.03 and band.share_inside(two) == 1
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★ a few, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
 # The same exercises on a sheet of their own: [without solutions](exercises/20_series_student.ipynb), [with solutions](exercises/20_series_solution.ipynb).
 
@@ -770,7 +820,7 @@ def share_left(power, alpha_bar):
 must_pass("20.4", share_left)
 
 # %% [markdown]
-# **20.5 ★★★** The CRPS (20.11) of a list of draws for the truth `y`, without bias in the number of draws.
+# **20.5 ★★★** The CRPS (20.11) of a list of draws for the truth `y`, so that its mean does not depend on how many draws there are.
 
 # %% [markdown] tags=["hint"]
 # **Hint 20.5**
@@ -795,7 +845,7 @@ def crps_of(draws, y):
 must_pass("20.5", crps_of)
 
 # %% [markdown]
-# **20.6 ★★** A WAV file holds whole numbers from −32,768 to 32,767. Turn a list of samples, 1.0 being full loudness, into such numbers (use 32,767 for 1.0 and −32,767 for −1.0). Samples may stick out of $[-1,1]$. Then Python's own `wave` module writes the file: `setnchannels(1)`, `setsampwidth(2)`, `setframerate(4000)`, `writeframes(array("h", numbers).tobytes())`.
+# **20.6 ★★** A WAV file holds whole numbers from −32,768 to 32,767. Turn a list of samples, 1.0 being full loudness, into such numbers (use 32,767 for 1.0 and −32,767 for −1.0). Samples may stick out of $[-1,1]$; they become as loud as ±1.0. Then Python's own `wave` module writes the file: `setnchannels(1)`, `setsampwidth(2)`, `setframerate(4000)`, `writeframes(array("h", numbers).tobytes())`.
 
 # %% [markdown] tags=["hint"]
 # **Hint 20.6**
@@ -820,4 +870,4 @@ must_pass("20.6", sixteen_bits)
 # %% [markdown]
 # ## What comes next
 #
-# A week has 168 numbers, a string 512, a photograph a quarter of a million. The chain does not mind, but the network does: the time goes with the numbers, for attention with their square. The last chapter lets a second network write the picture down in a few hundred numbers first, and runs the chain there.
+# A week has 168 numbers, a string 512, a photograph a quarter of a million. The chain does not mind, but the network does: the time goes with the numbers, for attention with their square. The last chapter lets a second network write a picture down in fewer numbers first (784 pixels in 196), and runs the chain there.

@@ -664,7 +664,7 @@ print({name: round(frechet_distance(features, eyes.features(x)), 1) for name, x 
 # %% [markdown]
 # ## Exercises
 #
-# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
+# Replace the three dots and run the cell. A wrong answer is answered by the hint that fits it. ★ takes a minute, ★★ a few, ★★★ needs pen and paper; a first hint is in the collapsed cell below each question.
 #
 # The same exercises on a sheet of their own: [without solutions](exercises/21_latent_diffusion_student.ipynb), [with solutions](exercises/21_latent_diffusion_solution.ipynb).
 
