@@ -41,8 +41,8 @@ class Budget:
 
 BUDGETS = {
     "smoke": Budget(1, {"small": 16}, (2, 2), False),
-    "quick": Budget(3, {"big": 16, "small": 64}, (64, 50), False),
-    "full": Budget(7, {"big": 16, "small": 64}, (64, 50), True),
+    "quick": Budget(3, {"big": 16, "small": 128}, (64, 50), False),  # 128: the trainer's own default, and the paper's
+    "full": Budget(7, {"big": 16, "small": 128}, (64, 50), True),
 }
 STEPS = 5  # training steps a turn on a CPU: a first step after a pause is slower, for some more than for others
 GPU_BATCHES = {"big": 128, "small": 256}  # 128: the paper's
