@@ -1,7 +1,7 @@
 """Make the two checkpoints of chapter 19, each by one command:
 
 python benchmarks/editing_models.py mnist-sr --steps 1000 --device cuda   # 7x7 -> 28x28: the small picture beside x_t
-python benchmarks/editing_models.py mnist-styles --steps 1500             # digit and style as a label; goes on from the MNIST network
+python benchmarks/editing_models.py mnist-styles --steps 6000             # digit and style as a label; goes on from the MNIST network
 
 Each goes on in runs/NAME, and writes fp16 weights and the model card into the package (or --assets FOLDER).
 --ship: what is there by now. --card: the card alone, with what editing_scores.py has measured.

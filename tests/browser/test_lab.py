@@ -33,6 +33,7 @@ SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 LOCAL = {"127.0.0.1", "localhost"}
+ERROR = '[data-mime-type="application/vnd.jupyter.error"]'
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
@@ -85,18 +86,20 @@ def without_outputs(source: Path, target: Path) -> int:
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[tuple[str, Path, int]]:
     """A running JupyterLab: its address, the copied chapter, the number of its code cells."""
-    work = tmp_path / "work"
-    work.mkdir()
+    course = tmp_path / "course"  # folders as in the repository: chapters read measurements from ../benchmarks/results
+    work = course / "notebooks"
+    work.mkdir(parents=True)
+    shutil.copytree(ROOT / "benchmarks" / "results", course / "benchmarks" / "results")
     num_cells = without_outputs(NOTEBOOK, work / NOTEBOOK.name)
     port = free_port()
     command = [
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"),
-        *("--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={work}"),
+        *("--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={course}"),
         *("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None"),
     ]
     with (tmp_path / "lab.log").open("w") as log:
         environment = fresh_environment(tmp_path)
-        server = subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=log)
+        server = subprocess.Popen(command, cwd=course, env=environment, stdout=log, stderr=log)
         try:
             wait_for_server(f"http://127.0.0.1:{port}", server)
             yield f"http://127.0.0.1:{port}", work / NOTEBOOK.name, num_cells
@@ -140,16 +143,18 @@ def menu(page: sync_api.Page, name: str, item: str) -> None:
 
 
 def run_all(page: sync_api.Page, num_cells: int) -> None:
-    """Run all cells and wait until the last one has its number."""
+    """Run all cells and wait until the last one has its number; a cell that fails ends the wait."""
     menu(page, "Run", "Run All Cells")
-    last = page.locator(".jp-CodeCell .jp-InputPrompt").last
-    sync_api.expect(last).to_have_text(re.compile(rf"\[{num_cells}\]:"), timeout=RUN_MS)
+    done = page.locator(".jp-CodeCell .jp-InputPrompt", has_text=f"[{num_cells}]:")
+    failed = page.locator(ERROR)
+    sync_api.expect(done.or_(failed).first).to_be_visible(timeout=RUN_MS)
+    assert failed.count() == 0, failed.first.inner_text()
     wait_idle(page)
 
 
 def assert_no_errors(page: sync_api.Page, notebook: Path) -> None:
     """Neither the page nor the saved file shows an error."""
-    assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
+    assert page.locator(ERROR).count() == 0
     menu(page, "File", "Save Notebook")
     sync_api.expect(page.locator(".jp-mod-dirty")).to_have_count(0, timeout=STEP_MS)
     cells = [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
@@ -186,7 +191,7 @@ def moved_picture(page: sync_api.Page) -> tuple[str, str]:
 def test_chapter_runs_and_its_slider_moves_the_figure(lab: tuple[str, Path, int], page: sync_api.Page) -> None:
     address, notebook, num_cells = lab
     hosts = record_hosts(page)
-    page.goto(f"{address}/lab/tree/{notebook.name}")
+    page.goto(f"{address}/lab/tree/notebooks/{notebook.name}")
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=STEP_MS)
     wait_idle(page)
     run_all(page, num_cells)
