@@ -76,7 +76,7 @@ check: $(VENV)/.course  ## compare notebooks with their masters, without executi
 lint: $(VENV)/.test  ## ruff, check and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-browser-test: $(VENV)/.test  ## drive chapter 02 in JupyterLab with Chromium
+browser-test: $(VENV)/.test  ## drive chapter 02 in JupyterLab with Chromium (BROWSER_NOTEBOOK=... another)
 	$(BIN)/python -m pytest tests/browser/test_lab.py
 
 constraints: $(VENV)/.test  ## write the versions now installed to constraints.txt

@@ -1,4 +1,4 @@
-"""A reader's session: JupyterLab runs a chapter, a slider moves, its figure follows, nothing leaves the machine.
+"""A reader's session: JupyterLab runs a chapter, a slider moves (or a choice is made), its figure follows, nothing leaves the machine.
 
 Run by `make browser-test`. BROWSER_NOTEBOOK names another notebook, BROWSER_SHOTS a folder for the screenshot.
 """
@@ -162,23 +162,30 @@ def assert_no_errors(page: sync_api.Page, notebook: Path) -> None:
     assert not [o for cell in cells for o in cell.outputs if o.output_type == "error"]
 
 
-def moved_picture(page: sync_api.Page) -> tuple[str, str]:
-    """Drag the first slider with the mouse; the picture before and after."""
-    handle = page.locator(".widget-slider .noUi-handle").first
-    picture = page.locator(".widget-output img").first
-    handle.scroll_into_view_if_needed()
-    picture.wait_for(timeout=STEP_MS)
-    before = picture.get_attribute("src") or ""
-    box = handle.bounding_box()
-    assert box, "the slider is not on the screen"
+def drag_slider(page: sync_api.Page, handle: sync_api.Locator) -> None:
+    """Drag a slider with the mouse, towards the far end, wherever its handle starts."""
+    box, track = handle.bounding_box(), page.locator(".widget-slider .noUi-base").first.bounding_box()
+    assert box and track, "the slider is not on the screen"
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    track = page.locator(".widget-slider .noUi-base").first.bounding_box()
-    # Towards the far end, wherever the handle starts.
-    to_right = track and x < track["x"] + track["width"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
-    page.mouse.move(x + (60 if to_right else -60), y, steps=5)
+    page.mouse.move(x + (60 if x < track["x"] + track["width"] / 2 else -60), y, steps=5)
     page.mouse.up()
+
+
+def moved_picture(page: sync_api.Page) -> tuple[str, str]:
+    """Move the first slider, or choose from the first list where there is none; the picture before and after."""
+    handle, choice = page.locator(".widget-slider .noUi-handle"), page.locator(".widget-dropdown select")
+    handle.or_(choice).first.wait_for(timeout=STEP_MS)
+    control = (handle if handle.count() else choice).first
+    picture = page.locator(".widget-output img").first
+    control.scroll_into_view_if_needed()
+    picture.wait_for(timeout=STEP_MS)
+    before = picture.get_attribute("src") or ""
+    if handle.count():
+        drag_slider(page, control)
+    else:
+        control.select_option(index=1)
     page.wait_for_function(
         "old => { const img = document.querySelector('.widget-output img'); return img && img.src !== old; }",
         arg=before,
@@ -188,7 +195,7 @@ def moved_picture(page: sync_api.Page) -> tuple[str, str]:
     return before, picture.get_attribute("src") or ""
 
 
-def test_chapter_runs_and_its_slider_moves_the_figure(lab: tuple[str, Path, int], page: sync_api.Page) -> None:
+def test_chapter_runs_and_its_control_moves_the_figure(lab: tuple[str, Path, int], page: sync_api.Page) -> None:
     address, notebook, num_cells = lab
     hosts = record_hosts(page)
     page.goto(f"{address}/lab/tree/notebooks/{notebook.name}")
