@@ -156,11 +156,11 @@ def test_the_small_picture_is_what_the_network_is_told() -> None:
 
 
 def test_psnr_by_hand() -> None:
-    truth = torch.zeros(3, 1, 2, 2)
-    x = torch.tensor([0.2, 2.0, 0.02])[:, None, None, None].expand(3, 1, 2, 2)
+    truth = torch.linspace(-1, 1, 12).reshape(3, 1, 2, 2)
+    x = truth + torch.tensor([0.2, 2.0, 0.02])[:, None, None, None]
     torch.testing.assert_close(psnr(x, truth), torch.tensor([20.0, 0.0, 40.0]), rtol=0, atol=1e-4)  # peak 2: 10 log10(4 / 0.04) = 20
     one_pixel = truth.clone()
-    one_pixel[:, :, 0, 0] = 0.4  # mean over the pixels of a picture, not over the batch
+    one_pixel[:, :, 0, 0] += 0.4  # mean over the pixels of a picture, not over the batch
     torch.testing.assert_close(psnr(one_pixel, truth), torch.full((3,), 20.0), rtol=0, atol=1e-4)
     with pytest.raises(ShapeError, match="one shape"):
         psnr(truth, truth[:1])

@@ -17,7 +17,7 @@ from ddpm_course.guidance import (
     scale_from_w,
     w_from_scale,
 )
-from ddpm_course.sampling import last, time_grid, trajectory
+from ddpm_course.sampling import ddpm_step, last, time_grid, trajectory
 
 MEANS = torch.tensor([[-1.0, 0.3], [0.9, 0.8], [0.4, -1.1]])
 MIXTURE = GaussianMixture(torch.tensor([0.2, 0.5, 0.3]), MEANS, torch.tensor([0.3, 0.2, 0.4]))
@@ -39,6 +39,7 @@ def test_the_eps_form_with_the_exact_classifier_is_the_conditional() -> None:
     x, t = points()
     guided = classifier_guided(MIXTURE.eps_model(SCHEDULE), log_prob, SCHEDULE)
     torch.testing.assert_close(guided(x, t), ONE.eps_model(SCHEDULE)(x, t), rtol=0, atol=1e-10)
+    assert not x.requires_grad  # the caller's tensor stays as it was
     wrong = classifier_guided(MIXTURE.eps_model(SCHEDULE), lambda x, t: -log_prob(x, t), SCHEDULE)
     assert not torch.allclose(wrong(x, t), ONE.eps_model(SCHEDULE)(x, t), atol=0.1)
 
@@ -100,6 +101,26 @@ def test_the_mean_shift_samples_the_conditional_at_many_steps() -> None:
     with torch.no_grad():
         x = last(trajectory(step, x_T, time_grid(1000, 1000)))
     assert float((x - MEANS[1]).norm(dim=1).lt(1).float().mean()) > 0.97
+
+
+@pytest.mark.parametrize("variance", ["posterior", "beta"])
+def test_one_step_of_the_mean_shift_by_hand(variance: str) -> None:
+    """The gradient at the mean and at time s, Sigma once; noise with its root; the last step as it is without guidance."""
+    x, model = points(5)[0], MIXTURE.eps_model(SCHEDULE)
+    pull = lambda y, u: -((y - 0.01 * u[:, None]) ** 2).sum(1)  # noqa: E731 - its gradient is -2 (y - t / 100)
+    bar_t, bar_s = SCHEDULE.at(400), SCHEDULE.at(350)
+    eps, keep = model(x, torch.full((5,), 400)), bar_t / bar_s
+    x_0_hat = (x - (1 - bar_t) ** 0.5 * eps) / bar_t**0.5
+    mean = (bar_s**0.5 * (1 - keep) * x_0_hat + keep**0.5 * (1 - bar_s) * x) / (1 - bar_t)
+    var = (1 - keep) * ((1 - bar_s) / (1 - bar_t) if variance == "posterior" else 1)
+    z = torch.randn(x.shape, generator=torch.Generator().manual_seed(3), dtype=x.dtype)
+    step = mean_shift_stepper(model, pull, SCHEDULE, 2.0, variance, torch.Generator().manual_seed(3))
+    x_s, guess = step(x, 400, 350)
+    torch.testing.assert_close(x_s, mean - 4 * var * (mean - 3.5) + var**0.5 * z, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(guess, x_0_hat)
+    unasked = mean_shift_stepper(model, lambda y, u: pytest.fail("asked"), SCHEDULE, 2.0, variance)
+    ends, alone = unasked(x, 20, 0), ddpm_step(SCHEDULE, x, model(x, torch.full((5,), 20)), 20, 0, torch.zeros_like(x), variance)
+    torch.testing.assert_close(ends[0], alone)
 
 
 def test_scales_0_and_1_run_one_branch_and_are_bit_equal() -> None:

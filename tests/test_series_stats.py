@@ -72,6 +72,16 @@ def test_a_band_holds_what_it_promises() -> None:
     assert sum(at_once) / 200 == pytest.approx(0.95, abs=0.045)
 
 
+def test_a_band_for_all_is_as_wide_as_each_number_scatters() -> None:
+    rows = torch.randn(400, 4, generator=seeded(8)) * torch.tensor([1.0, 100.0, 0.01, 0.0])  # the last is the same in all rows
+    band = bootstrap_band(rows, 100, together=True, generator=seeded(9))
+    half = (band.high - band.centre)[:3] / rows.double().std(0)[:3]
+    exact = (1 / 100 + 1 / 400) ** 0.5  # equation (20.9); all three inside 95 times of 100: 2.39 standard deviations
+    torch.testing.assert_close(half, torch.full((3,), 2.39 * exact).double(), rtol=0.1, atol=0)
+    torch.testing.assert_close(band.centre - band.low, band.high - band.centre)
+    assert float(band.low[3]) == float(band.high[3]) == 0
+
+
 def test_a_band_notices_a_shift_and_refuses_nonsense() -> None:
     rows = torch.randn(300, 4, generator=seeded(5))
     other = torch.randn(200, 4, generator=seeded(6)) + torch.tensor([0.0, 0.0, 0.5, -0.5])

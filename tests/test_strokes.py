@@ -62,6 +62,13 @@ def test_ink_is_cut_to_0_and_1_and_wants_grey_pictures() -> None:
             ink(torch.zeros(shape))
 
 
+def test_a_blank_picture_and_a_flat_line_have_no_slant() -> None:
+    blank, line = torch.full((1, 1, 28, 28), -1.0), torch.full((1, 1, 28, 28), -1.0)
+    line[:, :, 13, 4:24] = 1
+    pair = torch.cat([blank, line])
+    assert float(slant(pair).abs().max()) < 1e-3 and float(thickness(blank)) == 0
+
+
 def test_cells_are_the_thirds_of_each_class() -> None:
     widths, leans = (2, 3, 5, 6, 8, 9), (-0.5, -0.3, 0.0, 0.1, 0.4, 0.6)
     images = torch.cat([bar(w, lean=lean) for w in widths for lean in leans] * 2)

@@ -37,6 +37,10 @@ FILES: dict[str, tuple[str, ...]] = {  # file -> the functions to break; empty: 
     "losses": (),
     "sampling": ("", "time_grid", "_noise_to_add", "ddpm_step", "ddim_variance", "ddim_step", "_from_x_0_hat", "check_grid", "trajectory"),
     "exact": (),
+    "guidance": (),
+    "editing": (),
+    "series_stats": (),
+    "strokes": (),
 }
 CHAPTERS = {
     "schedule": ("02", "09", "06"),
@@ -48,6 +52,10 @@ CHAPTERS = {
     "losses": ("08", "06", "05"),
     "sampling": ("10", "09"),
     "exact": ("00", "09", "06", "03"),
+    "guidance": ("16", "17"),
+    "editing": ("19",),
+    "series_stats": ("20",),
+    "strokes": ("19",),
 }
 ALSO = {  # tests of a module's functions that stand beside those who use them
     "posterior": ("test_variance.py",),
@@ -114,6 +122,25 @@ EQUIVALENT: list[tuple[str, str, str, str, str]] = [
             "else x_s + _noise_to_add(x_t, var, z)",
             "return _from_x_0_hat(schedule, x_t, x_0_hat",
         )
+    ),
+    *(
+        ("guidance", part, "x_t", "eps", "eps has the shape and the type of x_t")
+        for part in (
+            "noise = (1 - schedule.at(t",
+            "mean = ddpm_step(",
+            "var = reverse_variance(",
+            "mean = mean + cast(",
+            "return mean if s == 0",
+        )
+    ),
+    ("guidance", "var = reverse_variance(", "s", "t", "at s = 0 the variance is not used"),
+    ("guidance", "return mean if s == 0", "s", "t", "at s = 0 the variance is 0, so that the noise left in is 0 too"),
+    (
+        "strokes",
+        "columns = columns - (share",
+        "columns - (share * columns).sum((1, 2), keepdim=True)",
+        "(columns + (share * columns).sum((1, 2), keepdim=True))",
+        "rows are counted from their centre: a shift of the columns is lost",
     ),
     ("sampling", "return x_s if eta == 0", "s", "t", "at s = 0 the variance is 0, so that the noise left in is 0 too"),
 ]
