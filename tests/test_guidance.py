@@ -103,20 +103,21 @@ def test_the_mean_shift_samples_the_conditional_at_many_steps() -> None:
     assert float((x - MEANS[1]).norm(dim=1).lt(1).float().mean()) > 0.97
 
 
+@pytest.mark.parametrize(("t", "s"), [(400, 350), (21, 1)])
 @pytest.mark.parametrize("variance", ["posterior", "beta"])
-def test_one_step_of_the_mean_shift_by_hand(variance: str) -> None:
+def test_one_step_of_the_mean_shift_by_hand(variance: str, t: int, s: int) -> None:
     """The gradient at the mean and at time s, Sigma once; noise with its root; the last step as it is without guidance."""
     x, model = points(5)[0], MIXTURE.eps_model(SCHEDULE)
     pull = lambda y, u: -((y - 0.01 * u[:, None]) ** 2).sum(1)  # noqa: E731 - its gradient is -2 (y - t / 100)
-    bar_t, bar_s = SCHEDULE.at(400), SCHEDULE.at(350)
-    eps, keep = model(x, torch.full((5,), 400)), bar_t / bar_s
+    bar_t, bar_s = SCHEDULE.at(t), SCHEDULE.at(s)
+    eps, keep = model(x, torch.full((5,), t)), bar_t / bar_s
     x_0_hat = (x - (1 - bar_t) ** 0.5 * eps) / bar_t**0.5
     mean = (bar_s**0.5 * (1 - keep) * x_0_hat + keep**0.5 * (1 - bar_s) * x) / (1 - bar_t)
     var = (1 - keep) * ((1 - bar_s) / (1 - bar_t) if variance == "posterior" else 1)
     z = torch.randn(x.shape, generator=torch.Generator().manual_seed(3), dtype=x.dtype)
     step = mean_shift_stepper(model, pull, SCHEDULE, 2.0, variance, torch.Generator().manual_seed(3))
-    x_s, guess = step(x, 400, 350)
-    torch.testing.assert_close(x_s, mean - 4 * var * (mean - 3.5) + var**0.5 * z, rtol=1e-6, atol=1e-6)
+    x_s, guess = step(x, t, s)
+    torch.testing.assert_close(x_s, mean - 4 * var * (mean - 0.01 * s) + var**0.5 * z, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(guess, x_0_hat)
     unasked = mean_shift_stepper(model, lambda y, u: pytest.fail("asked"), SCHEDULE, 2.0, variance)
     ends, alone = unasked(x, 20, 0), ddpm_step(SCHEDULE, x, model(x, torch.full((5,), 20)), 20, 0, torch.zeros_like(x), variance)

@@ -80,6 +80,9 @@ def test_a_band_for_all_is_as_wide_as_each_number_scatters() -> None:
     torch.testing.assert_close(half, torch.full((3,), 2.39 * exact).double(), rtol=0.1, atol=0)
     torch.testing.assert_close(band.centre - band.low, band.high - band.centre)
     assert float(band.low[3]) == float(band.high[3]) == 0
+    alone = bootstrap_band(rows, 100, draws=4000, generator=seeded(10))
+    half = (alone.high - alone.low)[:3] / 2 / rows.double().std(0)[:3]
+    torch.testing.assert_close(half, torch.full((3,), 1.96 * exact).double(), rtol=0.05, atol=0)
 
 
 def test_a_band_notices_a_shift_and_refuses_nonsense() -> None:

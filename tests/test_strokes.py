@@ -62,6 +62,12 @@ def test_ink_is_cut_to_0_and_1_and_wants_grey_pictures() -> None:
             ink(torch.zeros(shape))
 
 
+def test_ink_at_the_border_has_an_outline_there_too() -> None:
+    full = torch.ones(1, 1, 20, 20)
+    inside = torch.nn.functional.pad(full, (4, 4, 4, 4), value=-1.0)
+    assert float(thickness(full)) == pytest.approx(float(thickness(inside)), rel=1e-6)
+
+
 def test_a_blank_picture_and_a_flat_line_have_no_slant() -> None:
     blank, line = torch.full((1, 1, 28, 28), -1.0), torch.full((1, 1, 28, 28), -1.0)
     line[:, :, 13, 4:24] = 1
