@@ -57,7 +57,7 @@ RECIPES = {
     ),
     "series-two-parts": Recipe(replace(X_0, data="weeks"), lambda: PartsTransformer(PartsConfig(QUIET)), load_weeks, SPECTRAL),
     "series-parts-square": Recipe(replace(X_0, data="weeks"), lambda: PartsTransformer(PartsConfig(QUIET, rest=True)), load_weeks),
-    "waves": Recipe(replace(BASE, data="strings", batch_size=64, steps=4000, lr=2e-3), lambda: Transformer(STRINGS), load_strings),
+    "waves": Recipe(replace(BASE, data="strings", batch_size=64, steps=40_000, lr=2e-3), lambda: Transformer(STRINGS), load_strings),
 }
 
 

@@ -627,7 +627,9 @@ ax.legend()
 show()
 
 # %% [markdown]
-# Not there yet, and the numbers say where. More than nine of ten drawn strings have one of the four pitches to a fifth of a semitone, which nobody told the network. But the spectrum is 2 dB off, where two halves of the data differ by a quarter of a decibel, and nearly everywhere to the same side: the drawn strings are *too quiet*. The four pitches do not come in the data's proportions (the $p$-values). And a forest knows a drawn string from a real one 99 times of 100. Four thousand steps on one core were enough for the pitch, and for no more.
+# Nearly there, and the numbers say what is missing. 99 of a hundred drawn strings have one of the four pitches to a fifth of a semitone, which nobody told the network, and the four come in the data's proportions (the $p$-values). A forest knows a drawn string from a real one six times of ten, where guessing gives five. What it can hear is in the figure: the spectrum is 1 dB off, where two halves of the data differ by a quarter of a decibel, and at every frequency to the same side. The drawn strings are *too quiet*, most of all in the high harmonics.
+#
+# How much of this is training? The same network after a tenth of it (4,000 steps, loss 0.042 for 0.028): 2 dB off, 94 of a hundred in tune, pitches in the wrong proportions, and the forest right 99 times of 100 (docs/LOG.md).
 #
 # Listen, but measure: an ear may pass what the forest does not.
 #
@@ -698,7 +700,7 @@ loud = lambda x: float(x.square().mean())
 print(f"power between two strings of one pitch, theirs being 1: mean of the samples {loud(middle) / loud(torch.cat([a_, b_])):.1f}, halfway through the noise {loud(walked) / loud(torch.cat([a_, b_])):.1f}")
 
 # %% [markdown]
-# The mean of the samples has lost 40 % of the power: near the half that the formula promises for two equal tones. The sound from halfway through the noise has not lost its power. It has a fifth more. Twelve pairs do not say why; the even steps of the inversion and an imperfect network are both suspects. Whether it still has its pitch, we did not ask.
+# The mean of the samples has lost 40 % of the power: near the half that the formula promises for two equal tones. The sound from halfway through the noise has not lost its power. It has a tenth more. Twelve pairs do not say why; the even steps of the inversion and an imperfect network are both suspects. Whether it still has its pitch, we did not ask.
 #
 # ### A fan is not an error bar
 #
