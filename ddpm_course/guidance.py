@@ -73,7 +73,8 @@ def mean_shift_stepper(
         var = reverse_variance(schedule, t, s, variance, x_t.ndim) if s > 0 else 0.0
         if s > 0 and scale != 0:
             mean = mean + cast(scale * var, x_t) * gradient_of(log_prob, mean, batch_time(x_t, s))
-        return mean if s == 0 else mean + cast(var**0.5, x_t) * draw(x_t.shape, x_t, generator), eps_to_x_0(schedule, x_t, t, eps)
+        x_s = mean if s == 0 else mean + cast(var**0.5, x_t) * draw(x_t.shape, x_t, generator)
+        return x_s, eps_to_x_0(schedule, x_t, t, eps)
 
     return step
 

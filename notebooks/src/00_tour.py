@@ -312,7 +312,7 @@ for _ in range(2000):
 
 # %%
 @torch.no_grad()
-def sample(n):
+def sample(net, n):
     x = torch.randn(n, 2)  # chapter 02: at t = T nothing but noise is left
     path = [x]
     for t in range(T, 0, -1):  # chapter 09: Algorithm 2
@@ -325,7 +325,7 @@ def sample(n):
     return torch.stack(path)  # (T + 1, n, 2)
 
 
-path = sample(1000)
+path = sample(net, 1000)
 
 # %% [markdown]
 # That was all. Does it work? Six pictures along the way, and two tests at the end.
@@ -359,17 +359,14 @@ plt.show()
 # Left: the loss falls fast and then stays well above 0. That is *not* a failure. No one can guess noise exactly from the sum of noise and data; chapter 06 computes how low the loss can get. Right: each thin line is one point on the second half of its way, each black dot is where it ended, the grey points are all other samples. A point wanders, since fresh noise is added at each step, and near the end it settles in a heap. Some end between two heaps, fewer than one in ten. Is that the sampler's fault? The cell below puts the exact guess in the network's place: which for heaps is a formula (`GaussianMixture` in the package). The sampler is the same.
 
 # %%
-trained = net
-
-
-def net(x, t):  # the exact mean of the noise: as for the digits, but every candidate is a heap (chapter 01)
+def exact_guess(x, t):  # the exact mean of the noise: as for the digits, but every candidate is a heap (chapter 01)
     bar = alpha_bar[t[0] - 1]
     gap, var = x[:, None] - bar.sqrt() * centres, bar * 0.1**2 + 1 - bar
     weight = torch.softmax(-gap.square().sum(2) / (2 * var), dim=1)  # of the eight heaps
     return (1 - bar).sqrt() / var * (weight[:, :, None] * gap).sum(1)
 
 
-perfect, net = sample(1000)[-1], trained
+perfect = sample(exact_guess, 1000)[-1]
 outside = float((torch.cdist(perfect, centres).min(1).values > 0.4).float().mean())
 print(f"with the exact guess, fewer than 1 % end outside: {outside < 0.01}")
 assert outside < 0.01

@@ -31,7 +31,9 @@ from ddpm_course.editing import repaint_times
 from ddpm_course.models import Transformer, TransformerConfig
 from ddpm_course.models.transformer import polynomials
 from ddpm_course.plots import BLUE, GREY, ORANGE, RED, compact_png, curves, style
+from ddpm_course.posterior import reverse_variance
 from ddpm_course.proofs import Expect, agrees, bar_t, derive, eps, equation, sigma, unit, z
+from ddpm_course.sampling import ddpm_step
 from ddpm_course.series import held_out_weeks, impute, plucked, seasonal_ar, weeks
 from ddpm_course.series_stats import autocorrelation, bootstrap_band, crps, order_band, seasonal_naive, spectral_distance, straight_lines
 from ddpm_course.train import validation_loss
@@ -179,30 +181,42 @@ show()
 # This is one week. Was it lucky? On Gaussian data every step is linear, so mean and covariance of the walk can be followed exactly, as in chapter 19, for all weeks at once:
 
 # %%
-def followed(first, last, resamplings):
-    """Over all weeks: how far the walk's mean is off (root mean square), and how wide its law is, the exact law being 1."""
-    gap, eye, (lam, Q) = (hours >= first) & (hours < last), torch.eye(168).double(), (best_gaussian.eigenvalues, best_gaussian.basis)
-    law_of_walk, pull, known = eye, 0 * eye, eye * ~gap  # covariance; mean = pull @ (week - mean week)
+guess_of_rest, eye = ExactGaussian(0 * best_gaussian.mean, best_gaussian.cov).eps_model(schedule), torch.eye(168, dtype=torch.float64)
+
+
+def followed(gap, resamplings):
+    """In the gap the walk's mean is pull @ (the week, less the mean week); its covariance."""
+    cov, pull, known = eye, 0 * eye, eye * ~gap
     times = repaint_times(time_grid(1000, 30, "quadratic").tolist(), resamplings, 4)
     for t, s in zip(times, times[1:], strict=False):
-        bar_then, bar_now = schedule.at(t), schedule.at(s)
+        bar, units = schedule.at(s), eye[:, None]
         if s > t:  # back up: (2.1)
-            keep = bar_now / bar_then
-            law_of_walk, pull = keep * law_of_walk + (1 - keep) * eye, keep**0.5 * pull
-        else:  # down: the posterior's mean (3.7) at the oracle's guess, its variance, then what is known is put back
-            keep, guess = bar_then / bar_now, bar_then**0.5 * lam / (bar_then * lam + 1 - bar_then)
-            down = (Q * ((bar_now**0.5 * (1 - keep) * guess + keep**0.5 * (1 - bar_now)) / (1 - bar_then))) @ Q.T
-            law_of_walk = down @ law_of_walk @ down.T + (1 - keep) * (1 - bar_now) / (1 - bar_then) * eye
-            law_of_walk = torch.where(gap[:, None] & gap, law_of_walk, (1 - bar_now) * known)
-            pull = torch.where(gap[:, None], down @ pull, bar_now**0.5 * known)
-    cov, right = best_gaussian.cov, best_gaussian.given(~gap[None], best_gaussian.mean).cov.diagonal()[gap]
-    wrong = pull[gap] - torch.linalg.solve(cov[~gap][:, ~gap], cov[~gap][:, gap]).T @ eye[~gap]
-    return float(((wrong @ cov @ wrong.T).diagonal().mean() / right.mean()).sqrt()), float(law_of_walk.diagonal()[gap].sqrt().mean() / right.sqrt().mean())
+            keep = bar / schedule.at(t)
+            cov, pull = keep * cov + (1 - keep) * eye, keep**0.5 * pull
+        else:  # the package's own step, asked 168 unit vectors; then what is known is put back
+            step = ddpm_step(schedule, units, guess_of_rest(units, torch.full((168,), t)), t, s, torch.zeros_like(units))[:, 0].T
+            cov = step @ cov @ step.T + reverse_variance(schedule, t, s, "posterior") * eye
+            cov = torch.where(gap[:, None] & gap, cov, (1 - bar) * known)
+            pull = torch.where(gap[:, None], step @ pull, bar**0.5 * known)
+    return pull[gap], cov[gap][:, gap]
 
 
-for times in (1, 3, 8):
-    bias, width = followed(120, 168, times)
+def against_exact(gap, pull, cov):
+    """Over all weeks, the exact law being 1: how far the mean is off (root mean square), and the spread."""
+    every, right = best_gaussian.cov, best_gaussian.given(~gap[None], best_gaussian.mean).cov.diagonal()[gap]
+    wrong = pull - torch.linalg.solve(every[~gap][:, ~gap], every[~gap][:, gap]).T @ eye[~gap]
+    return float(((wrong @ every @ wrong.T).diagonal().mean() / right.mean()).sqrt()), float(cov.diagonal().sqrt().mean() / right.sqrt().mean())
+
+
+# %%
+for times, fan_of_week in fans.items():
+    pull, cov = followed(~seen, times)
+    bias, width = against_exact(~seen, pull, cov)
     print(f"walked {times} times, over all weeks: mean off by {bias:.2f} of the exact standard deviation, spread {width:.2f} of it")
+    promised = best_gaussian.mean[0, ~seen] + pull @ (truth - best_gaussian.mean)[0]  # for the week above
+    misses = (fan_of_week.mean(0) - promised) / (cov.diagonal() / 150).sqrt()
+    assert float(misses.square().mean().sqrt()) < 2 and abs(float(fan_of_week.var(0).mean() / cov.diagonal().mean()) - 1) < 0.25
+print("and the 150 draws of the week above have this mean and this spread: True")
 
 # %% [markdown]
 # It was. Eight repetitions leave a bias of about a third of a standard deviation (root mean square over the weeks), and a spread that is a few hundredths too small. Chapter 19 says why: RePaint's bias falls slowly with the repetitions and does not vanish, and many visits with few steps leave too little variance.
@@ -466,7 +480,8 @@ print("known points exact in all tasks:", all(report[task]["known points exact"]
 
 # %%
 for task, gap in zip(tasks, ((72, 78), (60, 84), (144, 168)), strict=True):
-    bias, width = followed(*gap, 8)
+    hidden = (hours >= gap[0]) & (hours < gap[1])
+    bias, width = against_exact(hidden, *followed(hidden, 8))
     network = report[task]["network"]["width"] / report[task]["gaussian"]["width"]
     print(f"{task:14s}spread of the walk with the oracle {width:.2f} of the exact one (its mean off by {bias:.2f});  width of the network's band {network:.2f} of the Gaussian's")
 

@@ -62,7 +62,8 @@ ALSO = {  # tests of a module's functions that stand beside those who use them
     "elbo": ("test_likelihood.py",),
     "exact": ("test_variance.py", "test_editing.py"),
 }
-# Mutants that compute the same, or change only what no test on a CPU can see: (file, part of the line, original, mutated, why).
+# Mutants that compute the same, or change only what no test on a CPU can see:
+# (file, part of the line before or after the change, original, mutated, why).
 EQUIVALENT: list[tuple[str, str, str, str, str]] = [
     *((file, "ndim: int = 1", "1", "0", "ndim = 0 and ndim = 1 both give a vector") for file in ("schedule", "posterior", "sampling")),
     ("schedule", "self.alpha_bar.device == device", "self.alpha_bar", "self.alpha", "its device is read, which is the same"),
@@ -126,15 +127,18 @@ EQUIVALENT: list[tuple[str, str, str, str, str]] = [
     *(
         ("guidance", part, "x_t", "eps", "eps has the shape and the type of x_t")
         for part in (
-            "noise = (1 - schedule.at(t",
-            "mean = ddpm_step(",
-            "var = reverse_variance(",
-            "mean = mean + cast(",
-            "return mean if s == 0",
+            "noise = (1 - schedule.at(t, eps.ndim",
+            "torch.zeros_like(eps)",
+            "variance, eps.ndim)",
+            "cast(scale * var, eps)",
+            "batch_time(eps, s)",
+            "cast(var**0.5, eps)",
+            "draw(eps.shape",
+            "draw(x_t.shape, eps",
         )
     ),
     ("guidance", "var = reverse_variance(", "s", "t", "at s = 0 the variance is not used"),
-    ("guidance", "return mean if s == 0", "s", "t", "at s = 0 the variance is 0, so that the noise left in is 0 too"),
+    ("guidance", "x_s = mean if s == 0", "s", "t", "at s = 0 the variance is 0, so that the noise left in is 0 too"),
     (
         "strokes",
         "columns = columns - (share",
@@ -169,6 +173,7 @@ class Mutant:
     start: int
     end: int
     source_line: str
+    broken_line: str
     killed_by: str = ""
     seconds: float = 0.0
 
@@ -265,7 +270,8 @@ def mutants(file: str, formulas: bool = False) -> list[Mutant]:
             logic = isinstance(node, ast.Constant | ast.Compare | ast.BoolOp | ast.IfExp)
             for new in () if formulas and logic else replacements(node, text, names):
                 line = source.splitlines()[node.lineno - 1].decode().strip()
-                found.append(Mutant(file, function, node.lineno, source[start:end].decode(), new, start, end, line))
+                broken = (source[:start] + new.encode() + source[end:]).splitlines()[node.lineno - 1].decode().strip()
+                found.append(Mutant(file, function, node.lineno, source[start:end].decode(), new, start, end, line, broken))
         if formulas and isinstance(node, ast.Call) and getattr(node.func, "id", "") == "cast":
             return visit(node.args[0], function, names)  # the second argument only lends its type
         for field, value in ast.iter_fields(node):
@@ -281,8 +287,8 @@ def mutants(file: str, formulas: bool = False) -> list[Mutant]:
 
 def reason(mutant: Mutant) -> str:
     """Why the mutant is equivalent, if it is listed."""
-    key = (mutant.file, mutant.original, mutant.mutated)
-    return next((why for file, part, *change, why in EQUIVALENT if (file, *change) == key and part in mutant.source_line), "")
+    key, lines = (mutant.file, mutant.original, mutant.mutated), f"{mutant.source_line}\n{mutant.broken_line}"
+    return next((why for file, part, *change, why in EQUIVALENT if (file, *change) == key and part in lines), "")
 
 
 @contextlib.contextmanager
