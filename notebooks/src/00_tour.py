@@ -356,7 +356,7 @@ right.set(aspect="equal", title="12 paths, the second half of the way", xticks=[
 plt.show()
 
 # %% [markdown]
-# Left: the loss falls fast and then stays well above 0. That is *not* a failure. No one can guess noise exactly from the sum of noise and data; chapter 06 computes how low the loss can get. Right: each thin line is one point on the second half of its way, each black dot is where it ended, the grey points are all other samples. A point wanders, since fresh noise is added at each step, and near the end it settles in a heap. Some end between two heaps, fewer than one in ten. Is that the sampler's fault? The cell below puts the exact guess in the network's place: which for heaps is a formula (`GaussianMixture` in the package). The sampler is the same.
+# Left: the loss falls fast and then stays well above 0. That is *not* a failure. No one can guess noise exactly from the sum of noise and data; chapter 06 computes how low the loss can get. Right: each thin line is one point on the second half of its way, each black dot is where it ended, the grey points are all other samples. A point wanders, since fresh noise is added at each step, and near the end it settles in a heap. Some end between two heaps, fewer than one in ten. Is that the sampler's fault? The cell below puts the exact guess in the network's place. For heaps it is a formula (`GaussianMixture` in the package). The sampler is the same.
 
 # %%
 def exact_guess(x, t):  # the exact mean of the noise: as for the digits, but every candidate is a heap (chapter 01)
