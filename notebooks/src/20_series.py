@@ -201,6 +201,7 @@ def followed(gap, resamplings):
     return pull[gap], cov[gap][:, gap]
 
 
+# %%
 def against_exact(gap, pull, cov):
     """Over all weeks, the exact law being 1: how far the mean is off (root mean square), and the spread."""
     every, right = best_gaussian.cov, best_gaussian.given(~gap[None], best_gaussian.mean).cov.diagonal()[gap]
@@ -208,7 +209,6 @@ def against_exact(gap, pull, cov):
     return float(((wrong @ every @ wrong.T).diagonal().mean() / right.mean()).sqrt()), float(cov.diagonal().sqrt().mean() / right.sqrt().mean())
 
 
-# %%
 for times, fan_of_week in fans.items():
     pull, cov = followed(~seen, times)
     bias, width = against_exact(~seen, pull, cov)
