@@ -31,9 +31,7 @@ from ddpm_course.editing import repaint_times
 from ddpm_course.models import Transformer, TransformerConfig
 from ddpm_course.models.transformer import polynomials
 from ddpm_course.plots import BLUE, GREY, ORANGE, RED, compact_png, curves, style
-from ddpm_course.posterior import reverse_variance
 from ddpm_course.proofs import Expect, agrees, bar_t, derive, eps, equation, sigma, unit, z
-from ddpm_course.sampling import ddpm_step
 from ddpm_course.series import held_out_weeks, impute, plucked, seasonal_ar, weeks
 from ddpm_course.series_stats import autocorrelation, bootstrap_band, crps, order_band, seasonal_naive, spectral_distance, straight_lines
 from ddpm_course.train import validation_loss
@@ -181,6 +179,9 @@ show()
 # This is one week. Was it lucky? On Gaussian data every step is linear, so mean and covariance of the walk can be followed exactly, as in chapter 19, for all weeks at once:
 
 # %%
+from ddpm_course.posterior import reverse_variance
+from ddpm_course.sampling import ddpm_step
+
 guess_of_rest, eye = ExactGaussian(0 * best_gaussian.mean, best_gaussian.cov).eps_model(schedule), torch.eye(168, dtype=torch.float64)
 
 
